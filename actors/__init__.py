@@ -1,0 +1,1 @@
+"""One file per process, and the pure rules they apply."""

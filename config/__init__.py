@@ -1,0 +1,1 @@
+"""What can be tuned. Values only: this folder imports nothing of ours."""

@@ -1,0 +1,90 @@
+"""The one registry of log ids. A line in any log starts with one of them, so tools can filter.
+
+`docs/reference/log-ids.md` repeats this table; a test compares.
+"""
+
+import logging
+from typing import NamedTuple
+
+
+class LogId(NamedTuple):
+    """A fixed name, the level it is logged at, and what it means."""
+
+    name: str
+    level: int
+    meaning: str
+
+
+def _debug(name: str, meaning: str) -> LogId:
+    return LogId(name, logging.DEBUG, meaning)
+
+
+def _info(name: str, meaning: str) -> LogId:
+    return LogId(name, logging.INFO, meaning)
+
+
+def _warning(name: str, meaning: str) -> LogId:
+    return LogId(name, logging.WARNING, meaning)
+
+
+def _error(name: str, meaning: str) -> LogId:
+    return LogId(name, logging.ERROR, meaning)
+
+
+ACTOR_STARTED = _info("ACTOR_STARTED", "an actor's sockets are bound and it does its work")
+ACTOR_STOPPING = _info("ACTOR_STOPPING", "an actor was asked to stop and drains; `reason` says by whom")
+ACTOR_STOPPED = _info("ACTOR_STOPPED", "an actor closed its sockets and ends")
+ACTOR_FAILED = _error("ACTOR_FAILED", "an actor ends on an error it cannot work past")
+ACTOR_ORPHANED = _warning("ACTOR_ORPHANED", "the lifeline closed: the supervisor is gone, so the actor drains and ends")
+
+WIRE_REJECTED = _warning(
+    "WIRE_REJECTED", "bytes that are no message of ours were counted and dropped; `reason` says why"
+)
+
+SUPERVISOR_STARTED = _info("SUPERVISOR_STARTED", "the actor graph is up")
+SUPERVISOR_CHILD_STARTED = _info("SUPERVISOR_CHILD_STARTED", "a child process was started")
+SUPERVISOR_CHILD_EXITED = _info("SUPERVISOR_CHILD_EXITED", "a child process ended; `code` is its exit code")
+SUPERVISOR_CHILD_RESTARTED = _warning("SUPERVISOR_CHILD_RESTARTED", "a child process ended and is started again")
+SUPERVISOR_CHILD_SILENT = _error(
+    "SUPERVISOR_CHILD_SILENT", "a child sent no heartbeat in time and is killed, to be started again"
+)
+SUPERVISOR_CHILD_KILLED = _warning("SUPERVISOR_CHILD_KILLED", "a child did not end in time after a stop and was killed")
+SUPERVISOR_GAVE_UP = _error("SUPERVISOR_GAVE_UP", "a child restarted more often than its intensity allows; all stop")
+SUPERVISOR_STOPPING = _info("SUPERVISOR_STOPPING", "the ordered stop begins")
+SUPERVISOR_STOPPED = _info("SUPERVISOR_STOPPED", "every child is gone")
+SUPERVISOR_SWEPT = _info("SUPERVISOR_SWEPT", "something a dead process had left behind was removed")
+
+RUNBUS_SUBSCRIBER_JOINED = _info("RUNBUS_SUBSCRIBER_JOINED", "a subscriber said hello and has its own queue")
+RUNBUS_SUBSCRIBER_LIVE = _info("RUNBUS_SUBSCRIBER_LIVE", "a subscriber's socket is connected; deliveries begin")
+RUNBUS_SUBSCRIBER_LEFT = _info("RUNBUS_SUBSCRIBER_LEFT", "a subscriber said goodbye, died or let its lease end")
+RUNBUS_SUBSCRIBER_REFUSED = _warning("RUNBUS_SUBSCRIBER_REFUSED", "a hello was refused; `reason` says why")
+RUNBUS_OVERFLOW = _warning("RUNBUS_OVERFLOW", "a QoS policy began to drop records of a subscriber's queue")
+RUNBUS_BACKPRESSURE = _info("RUNBUS_BACKPRESSURE", "a full block queue stopped ingress, or let it go on")
+RUNBUS_STREAM_OPENED = _info("RUNBUS_STREAM_OPENED", "a proxy announced a stream")
+RUNBUS_STREAM_CLOSED = _info("RUNBUS_STREAM_CLOSED", "a stream's proxy said goodbye after its last ack")
+RUNBUS_GAP = _warning("RUNBUS_GAP", "a batch came before the one expected; the proxy is asked to resend")
+RUNBUS_RESENT = _info("RUNBUS_RESENT", "unacked batches were queued again for a block subscriber that came back")
+
+PROXY_STREAM_OPENED = _info("PROXY_STREAM_OPENED", "a worker announced a stream to its proxy")
+PROXY_STREAM_CLOSED = _info("PROXY_STREAM_CLOSED", "a worker said goodbye and all its records are acked")
+PROXY_REWOUND = _info("PROXY_REWOUND", "unacked batches are sent again, after a router restart or a gap")
+PROXY_UNDRAINED = _error(
+    "PROXY_UNDRAINED", "the proxy ends with records that were never acked; `records` says how many"
+)
+
+DURABLE_OPENED = _info("DURABLE_OPENED", "the DB writer opened the database")
+DURABLE_COMMITTED = _debug("DURABLE_COMMITTED", "a transaction is committed and its batches are acked")
+DURABLE_GAP = _error("DURABLE_GAP", "a hole before a batch is stored as a `drops` row")
+DURABLE_REJECTED = _error("DURABLE_REJECTED", "a batch could not be decoded; its records are stored as a `drops` row")
+DURABLE_RETRY = _error("DURABLE_RETRY", "a transaction failed and is tried again; nothing is acked meanwhile")
+
+WORKER_ATTACHED = _info("WORKER_ATTACHED", "a session is connected to its proxy")
+WORKER_DETACHED = _warning("WORKER_DETACHED", "no graph and no proxy was found: this process records nothing")
+WORKER_FAULT = _warning("WORKER_FAULT", "telemetry failed inside a worker; training goes on, `count` says how often")
+WORKER_BLOCKED = _warning("WORKER_BLOCKED", "step() waits because the outbox is full")
+WORKER_DROPPED = _warning(
+    "WORKER_DROPPED", "the outbox is full and records are dropped, each counted in a `drop` record"
+)
+WORKER_UNDRAINED = _error("WORKER_UNDRAINED", "close() reached its deadline with records not yet acked")
+
+REGISTRY: dict[str, LogId] = {value.name: value for value in list(globals().values()) if isinstance(value, LogId)}

@@ -1,0 +1,47 @@
+"""Every name that two processes must spell alike: variables, files, record kinds. Spelled once, here."""
+
+ENV_PREFIX = "RUNLANE_"
+
+# What one process tells the next one it starts. Not settings: `load` passes over them.
+ENV_CONFIG = "RUNLANE_CONFIG"
+ENV_RUN = "RUNLANE_RUN"
+ENV_RUN_NAME = "RUNLANE_RUN_NAME"
+ENV_WORKER_NAME = "RUNLANE_WORKER_NAME"
+ENV_PROXY = "RUNLANE_PROXY"
+ENV_LIFELINE = "RUNLANE_LIFELINE_FD"
+ENV_PARENT = "RUNLANE_PARENT_PID"
+ENV_CHILD = "RUNLANE_CHILD"
+ENV_COMMAND = "RUNLANE_COMMAND"
+ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
+ENV_DISABLED = "RUNLANE_DISABLED"
+
+CONTEXT_VARIABLES = {
+    ENV_CONFIG: "settings file, when --config is not given",
+    ENV_RUN: "id of the run a worker belongs to; set by `runlane run` and the supervisor",
+    ENV_RUN_NAME: "readable name of that run",
+    ENV_WORKER_NAME: "name of the worker inside its run",
+    ENV_PROXY: "endpoint of the worker's proxy",
+    ENV_LIFELINE: "descriptor whose end-of-file means the parent is gone",
+    ENV_PARENT: "pid of the parent that gave the lifeline",
+    ENV_CHILD: "name under which a child reports to its supervisor",
+    ENV_COMMAND: "command line of the run, as recorded in `runs.command`",
+    ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
+    ENV_DISABLED: "1 switches all telemetry of a worker off",
+}
+
+# Files and sockets. A socket belongs to the role before its `+`, whose lock guards it.
+DATABASE_FILE = "runlane.db"
+LOG_DIR = "logs"
+SUPERVISOR_SOCKET = "supervisor"
+INGRESS_SOCKET = "router+in"
+CONTROL_SOCKET = "router+ctl"
+LOCK_SUFFIX = ".lock"
+SOCKET_SUFFIX = ".ipc"
+
+# Record kinds. The order is the number on the wire (1 = step), so new kinds go last.
+KINDS = ("step", "episode", "metric", "log", "run", "drop", "info")
+
+ROUTER = "router"
+DB_WRITER = "db_writer"
+SUPERVISOR = "supervisor"
+GUI = "gui"

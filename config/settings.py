@@ -1,0 +1,221 @@
+"""Every setting, frozen and typed, one class per subject. A bad value fails at construction.
+
+Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes`, `_records`. `docs/reference/settings.md`
+lists each; a test compares. Defaults live in `defaults.toml`, which is the text a user reads.
+"""
+
+import ipaddress
+from typing import Annotated, Literal
+
+import msgspec
+
+from runlane.config import names
+from runlane.config.errors import SettingsError
+
+# One batch never holds more records, so a queue of this many always has room for one.
+MAX_BATCH_RECORDS = 256
+
+Overflow = Literal["block", "drop_oldest", "drop_newest", "latest"]
+Restart = Literal["permanent", "transient", "temporary"]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Command = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class QueuePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """QoS policy of one subscriber: how many records may wait for it, and what gives way beyond that.
+
+    `block` loses nothing and slows ingress; `drop_oldest` and `drop_newest` lose the record they name;
+    `latest` keeps only the newest batch per stream and kind, and so takes no `max_queue`.
+    """
+
+    overflow: Overflow = "drop_oldest"
+    max_queue: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse pairs that cannot work."""
+        if self.overflow == "latest":
+            if self.max_queue is not None:
+                raise SettingsError(
+                    "max_queue",
+                    self.max_queue,
+                    'overflow "latest" keeps one batch per stream and kind, so it has no queue to bound',
+                    'remove max_queue, or choose overflow "drop_oldest"',
+                )
+        elif self.max_queue is not None and self.max_queue < MAX_BATCH_RECORDS:
+            raise SettingsError(
+                "max_queue",
+                self.max_queue,
+                f"is below {MAX_BATCH_RECORDS} records, the most one batch may hold, so a full batch never fits",
+                f"choose {MAX_BATCH_RECORDS} or more",
+            )
+
+    @property
+    def max_records(self) -> int:
+        """Records that may wait; the default of a policy that names none."""
+        return 16_384 if self.max_queue is None else self.max_queue
+
+
+class SubscriberSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One subscriber of the RunBus. With a `command` the supervisor starts it as a process of its own."""
+
+    overflow: Overflow = "drop_oldest"
+    max_queue: int | None = None
+    window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    kinds: list[str] = msgspec.field(default_factory=lambda: list(names.KINDS))
+    command: Command | None = None
+    restart: Restart = "permanent"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown kinds and impossible policies."""
+        check_kinds(self.kinds)
+        _ = self.policy
+
+    @property
+    def policy(self) -> QueuePolicy:
+        """The QoS policy these settings describe."""
+        return QueuePolicy(self.overflow, self.max_queue)
+
+
+def check_kinds(kinds: list[str]) -> None:
+    """Raise `SettingsError` unless every name is a record kind."""
+    unknown = [kind for kind in kinds if kind not in names.KINDS]
+    if unknown or not kinds:
+        raise SettingsError("kinds", kinds, "names no known record kind", f"choose from {', '.join(names.KINDS)}")
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A worker that the supervisor starts with the graph, beside its own proxy."""
+
+    command: Command
+    restart: Restart = "temporary"
+    run_name: str | None = None
+
+
+class TransportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where processes meet: unix sockets in the run directory, or TCP ports counted from `port`."""
+
+    kind: Literal["ipc", "tcp"] = "ipc"
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_000)] = 5610
+    run_dir: str | None = None
+    keys_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to listen to the network without keys."""
+        if self.kind == "tcp" and not is_loopback(self.host) and self.keys_dir is None:
+            raise SettingsError(
+                "host",
+                self.host,
+                "a TCP bind beyond loopback without keys would let anyone write into the run",
+                'use host = "127.0.0.1" with an ssh tunnel, or set keys_dir (make one with `runlane keys DIR`)',
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The RunBus router: how much may be under way to it, and how long a silent subscriber keeps its place."""
+
+    ingress_hwm: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32
+    lease_s: Seconds = 3.0
+    restart: Restart = "permanent"
+
+
+class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A worker's proxy: how many bytes of unacked batches it may hold before it stops reading its worker."""
+
+    outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
+    drain_s: Seconds = 1.0
+
+
+class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a training process does with its records before its proxy has acked them."""
+
+    batch_records: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH_RECORDS)] = MAX_BATCH_RECORDS
+    batch_age_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
+    outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 << 20
+    overflow: Literal["block", "drop_newest"] = "block"
+    close_s: Seconds = 5.0
+
+
+class DbWriterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The DB writer: where the database lies and when a transaction is committed."""
+
+    database: str = names.DATABASE_FILE
+    commit_rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 5_000
+    commit_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 30.0
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    wal_limit_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 << 20
+
+
+class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Supervision: heartbeat, restart intensity (OTP's MaxR in MaxT), back-off and the ordered stop."""
+
+    heartbeat_s: Seconds = 0.5
+    heartbeat_timeout_s: Seconds = 10.0
+    start_s: Seconds = 15.0
+    max_restarts: Annotated[int, msgspec.Meta(ge=0)] = 10
+    period_s: Seconds = 30.0
+    backoff_s: Seconds = 0.1
+    backoff_max_s: Seconds = 2.0
+    worker_grace_s: Seconds = 1.0
+    stop_s: Seconds = 1.9
+
+    def __post_init__(self) -> None:
+        """A timeout shorter than two beats would kill healthy children."""
+        if self.heartbeat_timeout_s < 2 * self.heartbeat_s:
+            raise SettingsError(
+                "heartbeat_timeout_s",
+                self.heartbeat_timeout_s,
+                f"is under two heartbeats (heartbeat_s = {self.heartbeat_s})",
+                f"choose {2 * self.heartbeat_s} or more",
+            )
+        if self.worker_grace_s >= self.stop_s:
+            raise SettingsError(
+                "worker_grace_s",
+                self.worker_grace_s,
+                f"leaves no time for the rest of the stop (stop_s = {self.stop_s})",
+                "choose a grace below stop_s",
+            )
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole program as data: every process, endpoint, QoS policy and restart rule."""
+
+    data_dir: str = ".runlane"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    transport: TransportSettings = TransportSettings()
+    router: RouterSettings = RouterSettings()
+    proxy: ProxySettings = ProxySettings()
+    session: SessionSettings = SessionSettings()
+    db_writer: DbWriterSettings = DbWriterSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    subscribers: dict[str, SubscriberSettings] = {}
+    workers: dict[str, WorkerSettings] = {}
+
+    def __post_init__(self) -> None:
+        """Names become parts of socket paths and SQL values, so they are kept plain."""
+        for table in ("subscribers", "workers"):
+            for name in getattr(self, table):
+                check_name(name, f"{table}.{name}")
+        for name in {*self.subscribers} & {*self.workers, names.ROUTER, names.SUPERVISOR}:
+            raise SettingsError(f"subscribers.{name}", None, "is also the name of another process", "rename one")
+
+
+def check_name(name: str, key: str) -> None:
+    """Raise `SettingsError` unless `name` is 1 to 32 letters, digits, `_`, `-` or `.`."""
+    plain = name.replace("_", "").replace("-", "").replace(".", "")
+    if not (1 <= len(name) <= 32 and plain.isascii() and plain.isalnum()):
+        raise SettingsError(
+            key,
+            name,
+            "is no plain name",
+            "use 1 to 32 of the characters a-z A-Z 0-9 _ - . with a letter or digit",
+        )

@@ -1,0 +1,1 @@
+"""What a person looks at. A model first, then views."""

@@ -1,0 +1,1 @@
+"""How processes meet: messages, wire format, sockets, queues. No process of its own."""

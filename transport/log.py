@@ -1,0 +1,40 @@
+"""One line per event: time, level, log id, then `key=value` facts. The id comes from `config/log_ids.py`."""
+
+import logging
+import sys
+import time
+
+from runlane.config.log_ids import LogId
+
+_LOGGER = logging.getLogger("runlane")
+
+
+class _Formatter(logging.Formatter):
+    """UTC time to the millisecond, process name, level, message."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__(f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {process} %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+
+
+def configure_log(process: str, level: str) -> None:
+    """Send runlane's log lines to standard error, marked with the name of this process."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(process))
+    _LOGGER.handlers[:] = [handler]
+    _LOGGER.setLevel(level)
+    _LOGGER.propagate = False
+
+
+def log_event(log_id: LogId, **facts: object) -> None:
+    """Write one line under `log_id`. Facts are short; a text with spaces is quoted."""
+    if _LOGGER.isEnabledFor(log_id.level):
+        shown = " ".join(f"{key}={_shown(value)}" for key, value in facts.items())
+        _LOGGER.log(log_id.level, "%s %s", log_id.name, shown)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return repr(text) if any(mark in text for mark in " \n\r\t'\"") or not text else text

@@ -1,0 +1,247 @@
+"""Every control message, as a frozen tagged struct. Past `wire.py` nothing is a dict.
+
+Batches of records are not here: they have a binary header of their own (`wire.py`), because routers and
+proxies must forward them without decoding.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from runlane.config.settings import QueuePolicy
+
+Seq = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+StreamId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Root of the control messages; the tag is the field `type` on the wire."""
+
+
+class StepField(msgspec.Struct, frozen=True, array_like=True):
+    """One column of a step row: name, NumPy type code as `<f8`, and count of items (0 = a scalar)."""
+
+    name: Name
+    code: Annotated[str, msgspec.Meta(pattern="^[<|][iufb][1248]$")]
+    count: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+
+
+class StepSchema(msgspec.Struct, frozen=True):
+    """Layout of the step rows that carry this `schema_id`: packed columns in this order, no padding.
+
+    `env_count` 0 means one row is one environment's step; n > 0 means one row is a step of n environments
+    and each per-environment column holds n values (or n times the values of one environment).
+    """
+
+    schema_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)]
+    fields: Annotated[list[StepField], msgspec.Meta(min_length=1, max_length=32)]
+    env_count: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Who writes a stream, and how its step rows are laid out so far."""
+
+    stream: StreamId
+    run: Name
+    worker: Name
+    host: str
+    pid: int
+    started_ns: int
+    run_name: str = ""
+    schemas: Annotated[list[StepSchema], msgspec.Meta(max_length=1 << 16)] = []
+
+
+# ---- a source and its receiver: worker → proxy, proxy → router -------------------------------------------
+
+
+class StreamHello(_Message, frozen=True, kw_only=True, tag="stream_hello"):
+    """Source → receiver: this is my stream. Sent first, after a reconnect, and as a keep-alive.
+
+    `oldest_seq` is the oldest record the source still holds (everything before it is committed); `sent_seq`
+    the newest it has sent on this connection before this message.
+    """
+
+    info: StreamInfo
+    oldest_seq: Seq
+    sent_seq: Seq
+
+
+class StreamWelcome(_Message, frozen=True, kw_only=True, tag="stream_welcome"):
+    """Receiver → source: I have everything before `expected_seq`; `sent_seq` is echoed from the hello."""
+
+    stream: StreamId
+    receiver: str
+    expected_seq: Seq
+    sent_seq: Seq
+
+
+class StreamNack(_Message, frozen=True, kw_only=True, tag="stream_nack"):
+    """Receiver → source: a hole; send again from `expected_seq`. With seq 0: say hello, I do not know you."""
+
+    stream: StreamId
+    expected_seq: Seq
+
+
+class StreamAck(_Message, frozen=True, kw_only=True, tag="stream_ack"):
+    """Receiver → source: everything up to `seq` is committed, without a hole."""
+
+    stream: StreamId
+    seq: Seq
+
+
+class StreamBye(_Message, frozen=True, kw_only=True, tag="stream_bye"):
+    """Source → receiver: the stream ended and every record of it was acked."""
+
+    stream: StreamId
+
+
+# ---- a subscriber and the router -------------------------------------------------------------------------
+
+
+class SubscriberHello(_Message, frozen=True, kw_only=True, tag="subscriber_hello"):
+    """Subscriber → router: who I am and what I want. `policy` None takes the one of the settings file."""
+
+    name: Name
+    instance: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    kinds: list[str]
+    policy: QueuePolicy | None = None
+    window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    pid: int = 0
+    host: str = ""
+
+
+class SubscriberWelcome(_Message, frozen=True, kw_only=True, tag="subscriber_welcome"):
+    """Router → subscriber: connect here. `first_number` is the number before the first delivery."""
+
+    name: Name
+    router: str
+    endpoint: str
+    policy: QueuePolicy
+    window: int
+    first_number: Seq
+
+
+class SubscriberRefused(_Message, frozen=True, kw_only=True, tag="subscriber_refused"):
+    """Router → subscriber: no, for this reason. `is_final` False means: say hello again."""
+
+    name: str
+    reason: str
+    is_final: bool = True
+
+
+class SubscriberLease(_Message, frozen=True, kw_only=True, tag="subscriber_lease"):
+    """Subscriber → router, and echoed back: I am alive. An unknown instance is refused, not final."""
+
+    name: Name
+    instance: str
+
+
+class SubscriberBye(_Message, frozen=True, kw_only=True, tag="subscriber_bye"):
+    """Subscriber → router: I leave; what is queued for me counts as dropped."""
+
+    name: Name
+    instance: str
+
+
+class RouterBye(_Message, frozen=True, kw_only=True, tag="router_bye"):
+    """Router → subscriber, in the order of deliveries: nothing more will come from this router."""
+
+    router: str
+
+
+# ---- an actor and the supervisor, a command line and the supervisor ---------------------------------------
+
+
+class Heartbeat(_Message, frozen=True, kw_only=True, tag="heartbeat"):
+    """Actor → supervisor: I live, and these are my figures."""
+
+    name: Name
+    pid: int
+    state: str
+    statistics: dict[str, Any] = {}
+
+
+class WorkerStart(_Message, frozen=True, kw_only=True, tag="worker_start"):
+    """Command line or worker → supervisor: start a proxy for this worker."""
+
+    worker: Name
+    run: Name
+    run_name: str = ""
+
+
+class WorkerStarted(_Message, frozen=True, kw_only=True, tag="worker_started"):
+    """Supervisor → asker: the worker's proxy listens here. `worker` may have got a suffix to be unique."""
+
+    worker: Name
+    run: Name
+    endpoint: str
+
+
+class WorkerExited(_Message, frozen=True, kw_only=True, tag="worker_exited"):
+    """Command line → supervisor → proxy: the worker process ended, so drain and end."""
+
+    worker: Name
+    run: Name
+    exit_code: int
+
+
+class StatusRequest(_Message, frozen=True, kw_only=True, tag="status_request"):
+    """Anyone → supervisor: what is running?"""
+
+
+class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One child as the supervisor sees it."""
+
+    name: str
+    kind: str
+    state: str
+    pid: int
+    restarts: int
+    heartbeat_age_s: float | None
+    exit_code: int | None
+    statistics: dict[str, Any]
+
+
+class Status(_Message, frozen=True, kw_only=True, tag="status"):
+    """Supervisor → asker: the graph as it stands."""
+
+    pid: int
+    uptime_s: float
+    data_dir: str
+    run_dir: str
+    state: str
+    children: list[ChildStatus]
+
+
+class StopRequest(_Message, frozen=True, kw_only=True, tag="stop_request"):
+    """Command line → supervisor: begin the ordered stop."""
+
+
+class Refused(_Message, frozen=True, kw_only=True, tag="refused"):
+    """Supervisor → asker: no, for this reason."""
+
+    reason: str
+
+
+ControlMessage = (
+    StreamHello
+    | StreamWelcome
+    | StreamNack
+    | StreamAck
+    | StreamBye
+    | SubscriberHello
+    | SubscriberWelcome
+    | SubscriberRefused
+    | SubscriberLease
+    | SubscriberBye
+    | RouterBye
+    | Heartbeat
+    | WorkerStart
+    | WorkerStarted
+    | WorkerExited
+    | StatusRequest
+    | Status
+    | StopRequest
+    | Refused
+)

@@ -1,0 +1,146 @@
+"""The few socket kinds we use, each made with linger, high-water marks, heartbeat and size limit set.
+
+One thread owns each socket. ZeroMQ's high-water mark is a window here, never the QoS policy.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from runlane.config.errors import EndpointError, WireError
+from runlane.config.settings import TransportSettings
+from runlane.transport.endpoint import unlink_socket
+from runlane.transport.keys import apply_client_keys, apply_server_keys
+from runlane.transport.messages import ControlMessage
+from runlane.transport.wire import MAX_BODY_BYTES, decode_control, encode_control
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+HEARTBEAT_MS = 1_000
+HEARTBEAT_TIMEOUT_MS = 5_000
+RECONNECT_MS = 20
+RECONNECT_MAX_MS = 200
+
+
+@dataclass(slots=True)
+class Rejections:
+    """Count of frames refused, by the short reason of their `WireError`."""
+
+    by_reason: dict[str, int]
+
+    def count(self, error: WireError) -> int:
+        """Add one and return how many of this reason there are."""
+        self.by_reason[error.reason] = self.by_reason.get(error.reason, 0) + 1
+        return self.by_reason[error.reason]
+
+    @property
+    def total(self) -> int:
+        """All refused frames."""
+        return sum(self.by_reason.values())
+
+
+def _make(context: Context, kind: int, socket_hwm: int) -> Socket:
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, socket_hwm)
+    socket.setsockopt(zmq.RCVHWM, socket_hwm)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    return socket
+
+
+def bind_router(context: Context, endpoint: str, socket_hwm: int, transport: TransportSettings) -> Socket:
+    """A ROUTER that many DEALERs talk to. A peer that comes back under its old id takes its place."""
+    socket = _make(context, zmq.ROUTER, socket_hwm)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    return _bind(socket, endpoint, transport)
+
+
+def connect_dealer(context: Context, endpoint: str, socket_hwm: int, transport: TransportSettings) -> Socket:
+    """A DEALER that never hoards for a peer that is not there: unsent stays with the caller."""
+    socket = _make(context, zmq.DEALER, socket_hwm)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    return _connect(socket, endpoint, transport)
+
+
+def bind_xpub(context: Context, endpoint: str, window: int, transport: TransportSettings) -> Socket:
+    """One subscriber's egress: refuses instead of dropping, and lets us see the subscription come and go."""
+    socket = _make(context, zmq.XPUB, window)
+    socket.setsockopt(zmq.XPUB_NODROP, 1)
+    return _bind(socket, endpoint, transport)
+
+
+def connect_xsub(context: Context, endpoint: str, window: int, transport: TransportSettings) -> Socket:
+    """The other end: subscribes to all its XPUB sends (the router filters) and echoes upstream."""
+    socket = _make(context, zmq.XSUB, window)
+    socket.setsockopt(zmq.RCVHWM, window)
+    _connect(socket, endpoint, transport)
+    socket.send(b"\x01")
+    return socket
+
+
+def _bind(socket: Socket, endpoint: str, transport: TransportSettings) -> Socket:
+    unlink_socket(endpoint)
+    try:
+        if endpoint.startswith("tcp://"):
+            apply_server_keys(socket, transport)
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise EndpointError(f"cannot bind {endpoint}: {error.strerror}; is another graph running there?") from None
+    return socket
+
+
+def _connect(socket: Socket, endpoint: str, transport: TransportSettings) -> Socket:
+    if endpoint.startswith("tcp://"):
+        apply_client_keys(socket, transport)
+    socket.connect(endpoint)
+    return socket
+
+
+def bound_endpoint(socket: Socket) -> str:
+    """The endpoint a socket was bound to, with the port the system chose."""
+    return str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+
+def send_control(socket: Socket, message: ControlMessage, identity: bytes | None = None) -> bool:
+    """Send without waiting; False when the peer is not there or its window is full."""
+    frames = [encode_control(message)] if identity is None else [identity, encode_control(message)]
+    try:
+        socket.send_multipart(frames, zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True
+
+
+def receive_frames(socket: Socket) -> list[bytes] | None:
+    """All frames of the next message, or None when there is none now."""
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)
+    except zmq.Again:
+        return None
+
+
+def request(socket: Socket, message: ControlMessage, timeout_s: float) -> ControlMessage | None:
+    """Send a control message over a DEALER and wait for one answer; None when none came in time."""
+    socket.setsockopt(zmq.SNDTIMEO, int(timeout_s * 1000))
+    socket.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+    try:
+        socket.send(encode_control(message))
+        return decode_control(socket.recv())
+    except zmq.Again:
+        return None
+
+
+def poll_events(poller: zmq.Poller, timeout_s: float) -> dict[Any, int]:
+    """Sockets and descriptors that are ready, after at most `timeout_s`; a signal ends the wait early."""
+    try:
+        return dict(poller.poll(max(0, int(timeout_s * 1000))))
+    except InterruptedError:
+        return {}
