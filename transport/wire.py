@@ -95,14 +95,14 @@ class BatchHeader(NamedTuple):
 
     stream: bytes
     first_seq: int
-    count: int
+    records: int
     closed_ns: int
     sections: tuple[Section, ...]
 
     @property
     def last_seq(self) -> int:
         """Seq of the newest record in the batch."""
-        return self.first_seq + self.count - 1
+        return self.first_seq + self.records - 1
 
 
 class Delivery(NamedTuple):
@@ -146,9 +146,10 @@ def decode_control(frame: Frame) -> ControlMessage:
     if _type_of(frame) != _CONTROL:
         raise WireError("type", f"{frame[3]}, expected a control message")
     try:
-        return msgspec.convert(unpack(memoryview(frame)[4:]), ControlMessage)
+        message: ControlMessage = msgspec.convert(unpack(memoryview(frame)[4:]), ControlMessage)
     except msgspec.ValidationError as error:
         raise WireError("invalid", str(error)) from None
+    return message
 
 
 def unpack(body: Frame) -> Any:
