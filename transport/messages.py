@@ -10,7 +10,7 @@ import msgspec
 
 from runlane.config.settings import QueuePolicy
 
-Seq = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 StreamId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
@@ -144,6 +144,12 @@ class SubscriberBye(_Message, frozen=True, kw_only=True, tag="subscriber_bye"):
     instance: str
 
 
+class StreamOpened(_Message, frozen=True, kw_only=True, tag="stream_opened"):
+    """Router → subscriber, before the first delivery of a stream and whenever its schemas grow."""
+
+    info: StreamInfo
+
+
 class RouterBye(_Message, frozen=True, kw_only=True, tag="router_bye"):
     """Router → subscriber, in the order of deliveries: nothing more will come from this router."""
 
@@ -235,6 +241,7 @@ ControlMessage = (
     | SubscriberRefused
     | SubscriberLease
     | SubscriberBye
+    | StreamOpened
     | RouterBye
     | Heartbeat
     | WorkerStart

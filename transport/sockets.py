@@ -21,6 +21,10 @@ Context = zmq.Context[Socket]
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 5_000
 RECONNECT_MS = 20
+# ZeroMQ cuts a peer that exceeds this. Our own limit lies below, so that what exceeds it can be counted.
+MAX_FRAME_BYTES = 4 * MAX_BODY_BYTES
+# Announcements share a subscriber's pipe with the deliveries that its window counts.
+ANNOUNCE_SLACK = 16
 RECONNECT_MAX_MS = 200
 
 
@@ -46,7 +50,7 @@ def _make(context: Context, kind: int, socket_hwm: int) -> Socket:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, socket_hwm)
     socket.setsockopt(zmq.RCVHWM, socket_hwm)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
@@ -71,15 +75,14 @@ def connect_dealer(context: Context, endpoint: str, socket_hwm: int, transport: 
 
 def bind_xpub(context: Context, endpoint: str, window: int, transport: TransportSettings) -> Socket:
     """One subscriber's egress: refuses instead of dropping, and lets us see the subscription come and go."""
-    socket = _make(context, zmq.XPUB, window)
+    socket = _make(context, zmq.XPUB, window + ANNOUNCE_SLACK)
     socket.setsockopt(zmq.XPUB_NODROP, 1)
     return _bind(socket, endpoint, transport)
 
 
 def connect_xsub(context: Context, endpoint: str, window: int, transport: TransportSettings) -> Socket:
     """The other end: subscribes to all its XPUB sends (the router filters) and echoes upstream."""
-    socket = _make(context, zmq.XSUB, window)
-    socket.setsockopt(zmq.RCVHWM, window)
+    socket = _make(context, zmq.XSUB, window + ANNOUNCE_SLACK)
     _connect(socket, endpoint, transport)
     socket.send(b"\x01")
     return socket

@@ -28,7 +28,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 # These matrices are too small to share: BLAS threads would only spin on the core telemetry needs.
-# BLAS reads the variables when NumPy loads, so they come first.
+# BLAS reads the variables when NumPy loads. Something may have loaded it earlier, so the file also
+# multiplies no more than ONE_THREAD_ROWS rows at a time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -43,6 +44,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 OBSERVATION_SIZE = 4  # cart position (m) and velocity (m/s), pole angle (rad) and velocity (rad/s)
+ONE_THREAD_ROWS = 64  # OpenBLAS keeps a product of up to 64 x 64 x 64 on the calling thread
 RECENT_EPISODES = 100  # the window of every "mean return" here
 INTERRUPTED = 130  # 128 + SIGINT, the exit status a shell reports for Ctrl-C
 
@@ -51,19 +53,18 @@ INTERRUPTED = 130  # 128 + SIGINT, the exit status a shell reports for Ctrl-C
 class Settings:
     """Every number that shapes a run; Runlane stores it as the run's configuration."""
 
-    steps: int = 400_000  # environment steps, at most
+    steps: int = 300_000  # environment steps, at most
     target_return: float = 475.0  # stop when the mean return of the last 100 episodes is this high
     seed: int = 0
     learning_rate: float = 1e-3  # at the start; falls in a straight line to zero at `steps`
     rollout: int = 1024  # environment steps between two updates
     epochs: int = 10  # passes over a rollout, unless `divergence_limit` ends them
-    minibatch: int = 64  # 64 rows x 64 units x 64 units is also the most OpenBLAS keeps on one thread
+    minibatch: int = ONE_THREAD_ROWS
     hidden: int = 64  # units in each of the two hidden layers
     discount: float = 0.99
     trace_decay: float = 0.95  # lambda of GAE
     clip: float = 0.2
     entropy_bonus: float = 0.005
-    gradient_norm: float = 0.5  # a longer gradient is scaled down to this
     divergence_limit: float = 0.02  # nats from the old policy to the new, after which an update ends
 
 
@@ -113,9 +114,11 @@ class Network:
 
     def evaluate(self, observations: Floats) -> Floats:
         """Map observations (batch, 4) to outputs (batch,)."""
-        return self.forward(observations).output[:, 0]
+        parts = range(0, len(observations), ONE_THREAD_ROWS)
+        outputs = [self.forward(observations[i : i + ONE_THREAD_ROWS]).output[:, 0] for i in parts]
+        return np.concatenate(outputs)
 
-    def descend(self, seen: Activations, slope: Floats, rate: float, longest: float) -> None:
+    def descend(self, seen: Activations, slope: Floats, rate: float) -> None:
         """Take one Adam step down a loss whose derivative by the output is `slope` (batch,)."""
         (_, (weights2, _), (weights3, _)) = self.layers
         slope3 = slope[:, None]
@@ -125,9 +128,6 @@ class Network:
         for (weights, biases), (source, effect) in zip(self.layer_gradients, pairs, strict=True):
             np.matmul(source.T, effect, out=weights)
             np.sum(effect, axis=0, out=biases)
-        length = float(np.sqrt(self.gradient @ self.gradient))
-        if length > longest:
-            self.gradient *= longest / length
         self.adam(rate)
 
     def adam(self, rate: float, decay1: float = 0.9, decay2: float = 0.999) -> None:
@@ -286,10 +286,10 @@ def update(
             rows = order[start : start + settings.minibatch]
             seen = actor.forward(rollout.observations[rows])
             slope = policy_slope(seen.output[:, 0], rollout.actions[rows], old[rows], gains[rows], settings)
-            actor.descend(seen, slope, rate, settings.gradient_norm)
+            actor.descend(seen, slope, rate)
             seen = critic.forward(rollout.observations[rows])
             slope = (seen.output[:, 0] - targets[rows]) / len(rows)  # of half the mean squared error
-            critic.descend(seen, slope, rate, settings.gradient_norm)
+            critic.descend(seen, slope, rate)
         logits = actor.evaluate(rollout.observations)
         report = describe(logits, rollout.actions, old, gains, settings.clip)
         if report["policy/divergence"] > settings.divergence_limit:

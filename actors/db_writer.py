@@ -1,0 +1,209 @@
+"""The DB writer: the `block` subscriber that commits, then acks. The only process that writes the database.
+
+Deliveries are collected until `commit_rows` or `commit_ms`, written in one transaction, committed, and only
+then echoed: the echo is the ack. A delivery that cannot be decoded is stored as a `drops` row, because a
+durable path that stops at one bad batch would lose everything behind it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from runlane.actors.store import Store
+from runlane.config import log_ids
+from runlane.config.errors import StoreError, WireError
+from runlane.config.names import DB_WRITER, KINDS
+from runlane.config.settings import Settings
+from runlane.transport.clock import Clock, SystemClock
+from runlane.transport.columns import decode_records
+from runlane.transport.endpoint import RoleLock, database_of, make_run_dir
+from runlane.transport.log import log_event
+from runlane.transport.messages import StreamInfo
+from runlane.transport.subscriber_link import SubscriberLink
+from runlane.transport.wire import STEP, Delivery, Frame, Section
+
+RETRY_S = 0.5
+
+
+class DbWriterActor:
+    """The DB writer process."""
+
+    name = DB_WRITER
+
+    def __init__(
+        self, settings: Settings, clock: Clock | None = None, open_store: Callable[..., Store] = Store
+    ) -> None:
+        """Nothing is opened before `on_start`."""
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self._open_store = open_store
+        self._pending: list[Delivery] = []
+        self._pending_rows = 0
+        self._pending_since_s = 0.0
+        self._pending_epoch = 0
+        self._retry_at_s = 0.0
+        self._stream_numbers: dict[bytes, tuple[StreamInfo, int]] = {}
+        self._is_stopping = False
+        self._commits = 0
+        self._rows = 0
+        self._rejected = 0
+        self._last_commit_s = 0.0
+
+    # ---- life ----
+
+    def on_start(self) -> None:
+        """Open the database, then join: nothing is delivered before it can be stored."""
+        declared = self.settings.subscribers.get(DB_WRITER)
+        window = declared.window if declared is not None else 16
+        kinds = declared.kinds if declared is not None else list(KINDS)
+        self._lock = RoleLock(make_run_dir(self.settings), DB_WRITER)
+        self._store = self._open_store(database_of(self.settings), self.settings.db_writer)
+        log_event(log_ids.DURABLE_OPENED, database=database_of(self.settings))
+        self._link = SubscriberLink(self.settings, DB_WRITER, kinds, None, window, self.clock)
+
+    def do_work(self, timeout_s: float) -> None:
+        """Take what is there; commit when it is enough, old enough, or all that can come for now."""
+        if self._pending:
+            age_s = self.clock.monotonic_s() - self._pending_since_s
+            due_s = max(self.settings.db_writer.commit_ms / 1000 - age_s, self._retry_at_s - self.clock.monotonic_s())
+            timeout_s = min(timeout_s, max(0.0, due_s))
+        if not self._take():
+            self._link.wait(timeout_s)
+            self._take()
+        if self._is_due():
+            self._commit()
+
+    def request_stop(self) -> None:
+        """Commit what is there until the router says goodbye."""
+        self._is_stopping = True
+
+    def is_drained(self) -> bool:
+        """Whether the router is gone for good and everything it delivered is committed."""
+        return not self._pending and (self._link.router_said_bye or not self._link.is_joined)
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures for the heartbeat."""
+        return {
+            "rows_committed": self._rows,
+            "commits": self._commits,
+            "commit_s": self._last_commit_s,
+            "pending_rows": self._pending_rows,
+            "rejected_batches": self._rejected,
+            "rejected": dict(self._link.rejections.by_reason),
+            "is_joined": self._link.is_joined,
+            **self._store.statistics(),
+        }
+
+    def on_close(self) -> None:
+        """Leave the bus, close the database, let the lock go."""
+        if hasattr(self, "_link"):
+            self._link.close()
+        if hasattr(self, "_store"):
+            self._store.close()
+        if hasattr(self, "_lock"):
+            self._lock.release()
+
+    # ---- deliveries ----
+
+    def _take(self) -> bool:
+        """Collect deliveries that are there, up to one transaction's worth."""
+        took = False
+        while self._pending_rows < self.settings.db_writer.commit_rows:
+            if self._pending and self._pending_epoch != self._link.epoch:
+                break  # of a former router: commit these by themselves, their echo goes nowhere
+            delivery = self._link.receive()
+            if delivery is None:
+                break
+            if not self._pending:
+                self._pending_since_s = self.clock.monotonic_s()
+                self._pending_epoch = self._link.epoch
+            self._pending.append(delivery)
+            self._pending_rows += delivery.header.records
+            took = True
+        return took
+
+    def _is_due(self) -> bool:
+        if not self._pending or self.clock.monotonic_s() < self._retry_at_s:
+            return False
+        # A full window means the router waits for our echo: waiting for more rows would only wait for it.
+        return (
+            self._pending_rows >= self.settings.db_writer.commit_rows
+            or len(self._pending) >= self._link.window
+            or self.clock.monotonic_s() - self._pending_since_s >= self.settings.db_writer.commit_ms / 1000
+            or self._pending_epoch != self._link.epoch
+            or self._is_stopping
+        )
+
+    def _commit(self) -> None:
+        """Store everything pending in one transaction, then ack it. On failure nothing is acked and all is kept."""
+        started_s = self.clock.monotonic_s()
+        try:
+            self._store.begin()
+            for delivery in self._pending:
+                self._store_delivery(delivery)
+            self._store.commit()
+        except StoreError as error:
+            self._store.rollback()
+            self._stream_numbers.clear()
+            self._retry_at_s = self.clock.monotonic_s() + RETRY_S
+            log_event(log_ids.DURABLE_RETRY, rows=self._pending_rows, error=str(error))
+            return
+        self._link.echo(self._pending[-1].number, self._pending_epoch)
+        self._last_commit_s = self.clock.monotonic_s() - started_s
+        self._commits += 1
+        self._rows += self._pending_rows
+        log_event(log_ids.DURABLE_COMMITTED, rows=self._pending_rows, seconds=self._last_commit_s)
+        self._pending = []
+        self._pending_rows = 0
+
+    def _store_delivery(self, delivery: Delivery) -> None:
+        header = delivery.header
+        info = self._link.streams.get(header.stream)
+        if info is None:
+            known = self._stream_numbers.get(header.stream)
+            info = (
+                known[0]
+                if known
+                else StreamInfo(
+                    stream=header.stream.hex(),
+                    run="unknown",
+                    worker="unknown",
+                    host="",
+                    pid=0,
+                    started_ns=header.closed_ns,
+                )
+            )
+        number = self._stream_number(header.stream, info)
+        expected = self._store.watermark(number) + 1
+        if header.first_seq > expected:
+            missing = header.first_seq - expected
+            log_event(log_ids.DURABLE_GAP, stream=info.stream, expected=expected, got=header.first_seq)
+            self._store.note_drop(number, "gap", expected, header.first_seq - 1, missing)
+        if header.last_seq >= expected:
+            for section, body in zip(header.sections, delivery.bodies, strict=True):
+                if body is not None:
+                    self._store_section(number, info, section, body, header.first_seq, header.last_seq)
+            self._store.advance(number, header.last_seq)
+
+    def _store_section(
+        self, number: int, info: StreamInfo, section: Section, body: Frame, first_seq: int, last_seq: int
+    ) -> None:
+        try:
+            if section.kind == STEP:
+                schema = next((known for known in info.schemas if known.schema_id == section.schema_id), None)
+                if schema is None:
+                    raise WireError("schema", f"no schema {section.schema_id} announced")
+                self._store.insert_steps(number, schema, body, section)
+            else:
+                self._store.insert_records(number, KINDS[section.kind - 1], decode_records(body, section))
+        except WireError as error:
+            self._rejected += 1
+            log_event(log_ids.DURABLE_REJECTED, stream=info.stream, first_seq=first_seq, error=str(error))
+            self._store.note_drop(
+                number, f"undecodable {KINDS[section.kind - 1]}", first_seq, last_seq, section.records
+            )
+
+    def _stream_number(self, key: bytes, info: StreamInfo) -> int:
+        known = self._stream_numbers.get(key)
+        if known is None or known[0] is not info:
+            known = self._stream_numbers[key] = (info, self._store.open_stream(info))
+        return known[1]

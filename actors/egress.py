@@ -1,0 +1,93 @@
+"""Egress: one XPUB per subscriber process, its lease, and the pump from its queue. Owned by the router.
+
+A new hello always gets a new socket at a new endpoint, so echoes and batches meant for a dead process can
+never meet its successor.
+"""
+
+import zmq
+
+from runlane.actors.run_bus import RunBus, Subscriber
+from runlane.config.errors import WireError
+from runlane.config.settings import Settings
+from runlane.transport.endpoint import ipc_endpoint, unlink_socket
+from runlane.transport.messages import ControlMessage, StreamInfo, StreamOpened
+from runlane.transport.sockets import Context, Rejections, Socket, bind_xpub, bound_endpoint, receive_frames
+from runlane.transport.wire import decode_echo, encode_control, encode_delivery_prefix
+
+_SUBSCRIBED = 1
+_UNSUBSCRIBED = 0
+
+
+class Egress:
+    """The way to one subscriber process: socket, liveness, deliveries out, echoes in."""
+
+    def __init__(self, context: Context, settings: Settings, subscriber: Subscriber, serial: int, now_s: float) -> None:
+        """Bind a fresh socket for the subscriber's current process."""
+        wanted = (
+            f"tcp://{settings.transport.host}:*"
+            if settings.transport.kind == "tcp"
+            else ipc_endpoint(settings, f"router+{subscriber.name}-{serial}")
+        )
+        self.subscriber = subscriber
+        self.socket: Socket = bind_xpub(context, wanted, subscriber.queue.window, settings.transport)
+        self.endpoint = bound_endpoint(self.socket)
+        self.lease_at_s = now_s
+        self.is_gone = False
+
+    def receive(self, bus: RunBus, rejections: Rejections) -> tuple[set[bytes], list[WireError]]:
+        """Read subscriptions and echoes; returns the streams whose ack may move, and what was refused."""
+        moved: set[bytes] = set()
+        refused: list[WireError] = []
+        while (frames := receive_frames(self.socket)) is not None:
+            frame = frames[0]
+            if len(frames) == 1 and frame[:1] in (b"\x00", b"\x01"):
+                self._on_subscription(frame[0])
+                continue
+            try:
+                if len(frames) != 1:
+                    raise WireError("frames", f"{len(frames)} in an echo")
+                moved |= bus.on_echo(self.subscriber, decode_echo(frame))
+            except WireError as error:
+                rejections.count(error)
+                refused.append(error)
+        return moved, refused
+
+    def _on_subscription(self, mark: int) -> None:
+        self.subscriber.is_live = mark == _SUBSCRIBED
+        self.is_gone = mark == _UNSUBSCRIBED
+
+    def pump(self, streams: dict[bytes, StreamInfo]) -> int:
+        """Send what the window allows; returns how many deliveries went out."""
+        subscriber = self.subscriber
+        queue = subscriber.queue
+        sent = 0
+        while subscriber.is_live and queue.can_send:
+            entry = queue.peek()
+            info = streams.get(entry.stream)
+            if info is not None and subscriber.told_schemas.get(entry.stream, -1) < len(info.schemas):
+                if not self.send_control(StreamOpened(info=info)):
+                    break
+                subscriber.told_schemas[entry.stream] = len(info.schemas)
+            prefix = encode_delivery_prefix(queue.next_number, entry.section_bits)
+            try:
+                self.socket.send_multipart([prefix, *entry.frames], zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            queue.mark_sent()
+            sent += 1
+        return sent
+
+    def send_control(self, message: ControlMessage) -> bool:
+        """Send a control message in the order of deliveries; False when the pipe is full."""
+        try:
+            self.socket.send(encode_control(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the socket and remove its file. A last word already sent gets a moment to leave."""
+        self.subscriber.is_live = False
+        self.subscriber.told_schemas.clear()
+        self.socket.close(200)
+        unlink_socket(self.endpoint)

@@ -1,0 +1,406 @@
+"""The RunBus router: gives `RunBus` its sockets. Takes batches from proxies, delivers to every subscriber.
+
+Ingress is one ROUTER that is simply not read while a `block` queue is full: the wait reaches the proxies and
+their outboxes. Control is a second ROUTER, so that a subscriber can join or leave meanwhile.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from runlane.actors.egress import Egress
+from runlane.actors.run_bus import RunBus, Subscriber
+from runlane.config import log_ids
+from runlane.config.errors import SettingsError, WireError
+from runlane.config.names import CONTROL_SOCKET, INGRESS_SOCKET, ROUTER
+from runlane.config.settings import QueuePolicy, Settings, check_kinds, check_name
+from runlane.transport.ack import Verdict
+from runlane.transport.clock import Clock, SystemClock
+from runlane.transport.endpoint import RoleLock, endpoint_of, make_run_dir, unlink_socket
+from runlane.transport.identity import new_stream_id
+from runlane.transport.log import log_event
+from runlane.transport.messages import (
+    RouterBye,
+    StreamAck,
+    StreamBye,
+    StreamHello,
+    StreamNack,
+    StreamWelcome,
+    SubscriberBye,
+    SubscriberHello,
+    SubscriberLease,
+    SubscriberRefused,
+    SubscriberWelcome,
+)
+from runlane.transport.sockets import (
+    Context,
+    Rejections,
+    Socket,
+    bind_router,
+    poll_events,
+    receive_frames,
+    send_control,
+)
+from runlane.transport.wire import MAX_BODY_BYTES, BatchHeader, check_bodies, decode_control, decode_header, is_control
+
+INGRESS_BURST = 64
+CONTROL_BURST = 64
+OVERFLOW_LOG_S = 10.0
+LEASE_CHECK_S = 0.25
+
+
+class RouterActor:
+    """The router process. One thread, one context; the only owner of every subscriber's queue."""
+
+    name = ROUTER
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        """Nothing is bound before `on_start`."""
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.bus = RunBus()
+        self.rejections = Rejections({})
+        self.router_id = new_stream_id()
+        self._egress: dict[str, Egress] = {}
+        self._serial = 0
+        self._is_stopping = False
+        self._was_blocked = False
+        self._next_lease_check_s = 0.0
+        self._overflow_logged_s: dict[str, float] = {}
+
+    # ---- life ----
+
+    def on_start(self) -> None:
+        """Take the role's lock, bind both sockets, open the queues of the declared subscribers."""
+        self._context: Context = zmq.Context()
+        self._lock = RoleLock(make_run_dir(self.settings), ROUTER)
+        transport = self.settings.transport
+        self._ingress_endpoint = endpoint_of(self.settings, INGRESS_SOCKET)
+        self._control_endpoint = endpoint_of(self.settings, CONTROL_SOCKET)
+        self._ingress: Socket = bind_router(
+            self._context, self._ingress_endpoint, self.settings.router.ingress_hwm, transport
+        )
+        self._control: Socket = bind_router(self._context, self._control_endpoint, 1000, transport)
+        self._poller = zmq.Poller()
+        self._poller.register(self._ingress, zmq.POLLIN)
+        self._poller.register(self._control, zmq.POLLIN)
+        for name, declared in self.settings.subscribers.items():
+            self.bus.add_subscriber(
+                name, declared.policy, declared.kinds, declared.window, self.clock.wall_ns(), is_declared=True
+            )
+
+    def do_work(self, timeout_s: float) -> None:
+        """One turn: control, echoes, a burst of ingress, deliveries, acks."""
+        ready = poll_events(self._poller, timeout_s)
+        if self._control in ready:
+            self._read_control()
+        moved: set[bytes] = set()
+        for egress in list(self._egress.values()):
+            if egress.socket in ready:
+                moved |= self._read_egress(egress)
+        if self._ingress in ready:
+            moved |= self._read_ingress()
+        self._pump()
+        self._send_acks(moved)
+        self._watch_backpressure()
+        self._check_leases()
+
+    def request_stop(self) -> None:
+        """Go on delivering until every proxy said goodbye and the durable path is empty."""
+        self._is_stopping = True
+
+    def is_drained(self) -> bool:
+        """Whether no stream is open and no `block` queue holds anything."""
+        return not self.bus.streams and not any(
+            subscriber.is_block and (subscriber.queue.depth or subscriber.queue.in_flight_records)
+            for subscriber in self.bus.subscribers.values()
+        )
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures for the heartbeat."""
+        return {**self.bus.statistics(), "rejected": dict(self.rejections.by_reason), "router": self.router_id}
+
+    def on_close(self) -> None:
+        """Say goodbye to subscribers, close all, remove the socket files, let the lock go."""
+        for egress in self._egress.values():
+            if egress.subscriber.is_live:
+                egress.send_control(RouterBye(router=self.router_id))
+            egress.close()
+        for socket, endpoint in (
+            (getattr(self, "_ingress", None), getattr(self, "_ingress_endpoint", "")),
+            (getattr(self, "_control", None), getattr(self, "_control_endpoint", "")),
+        ):
+            if socket is not None:
+                socket.close(0)
+                unlink_socket(endpoint)
+        if hasattr(self, "_context"):
+            self._context.term()
+        if hasattr(self, "_lock"):
+            self._lock.release()
+
+    # ---- ingress: proxies ----
+
+    def _read_ingress(self) -> set[bytes]:
+        """Take up to a burst of messages, stopping at once when a `block` queue is full."""
+        moved: set[bytes] = set()
+        for _ in range(INGRESS_BURST):
+            if self.bus.is_blocked:
+                break
+            frames = receive_frames(self._ingress)
+            if frames is None:
+                break
+            try:
+                moved |= self._on_ingress(frames)
+            except WireError as error:
+                self._reject(error, "ingress")
+        return moved
+
+    def _on_ingress(self, frames: list[bytes]) -> set[bytes]:
+        if len(frames) < 2:
+            raise WireError("frames", f"{len(frames)} at ingress")
+        peer, head = frames[0], frames[1]
+        if is_control(head):
+            self._on_stream_control(peer, frames)
+            return set()
+        header = decode_header(head)
+        bodies = frames[2:]
+        sizes = [len(body) for body in bodies]
+        if max(sizes, default=0) > MAX_BODY_BYTES:
+            raise WireError("oversized", f"body of {max(sizes)} bytes, at most {MAX_BODY_BYTES}")
+        check_bodies(header, sizes)
+        return self._on_batch(peer, header, head, bodies)
+
+    def _on_batch(self, peer: bytes, header: BatchHeader, head: bytes, bodies: Sequence[bytes]) -> set[bytes]:
+        stream = self.bus.streams.get(header.stream)
+        if stream is None or stream.peer != peer:
+            send_control(self._ingress, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
+            return set()
+        verdict, overflowed = self.bus.publish(header, head, bodies)
+        for name in overflowed:
+            self._log_overflow(name)
+        if verdict is Verdict.GAP and stream.gate.should_ask():
+            expected = stream.gate.expected_seq
+            log_event(log_ids.RUNBUS_GAP, stream=stream.info.stream, expected=expected, got=header.first_seq)
+            send_control(self._ingress, StreamNack(stream=stream.info.stream, expected_seq=expected), peer)
+        # A batch we had already: its ack was lost on the way, or will come in its turn.
+        return {header.stream}
+
+    def _on_stream_control(self, peer: bytes, frames: list[bytes]) -> None:
+        if len(frames) != 2:
+            raise WireError("frames", f"{len(frames)} in a control message at ingress")
+        message = decode_control(frames[1])
+        if isinstance(message, StreamHello):
+            self._on_stream_hello(peer, message)
+        elif isinstance(message, StreamBye):
+            stream = self.bus.streams.get(bytes.fromhex(message.stream))
+            if stream is not None and stream.peer == peer:
+                self.bus.close_stream(bytes.fromhex(message.stream))
+                log_event(log_ids.RUNBUS_STREAM_CLOSED, stream=message.stream, worker=stream.info.worker)
+        else:
+            raise WireError("unexpected", f"{type(message).__name__} at ingress")
+
+    def _on_stream_hello(self, peer: bytes, hello: StreamHello) -> None:
+        key = bytes.fromhex(hello.info.stream)
+        is_new = key not in self.bus.streams
+        stream = self.bus.open_stream(key, hello.info, peer, hello.oldest_seq)
+        if is_new:
+            log_event(
+                log_ids.RUNBUS_STREAM_OPENED,
+                stream=hello.info.stream,
+                run=hello.info.run,
+                worker=hello.info.worker,
+                expected=stream.gate.expected_seq,
+            )
+        welcome = StreamWelcome(
+            stream=hello.info.stream,
+            receiver=self.router_id,
+            expected_seq=stream.gate.expected_seq,
+            sent_seq=hello.sent_seq,
+        )
+        send_control(self._ingress, welcome, peer)
+        self._send_acks({key}, force=True)
+
+    def _send_acks(self, keys: set[bytes], *, force: bool = False) -> None:
+        for key in keys:
+            stream = self.bus.streams.get(key)
+            if stream is None:
+                continue
+            acked = self.bus.acked_seq(key)
+            if acked > stream.acked_seq or force:
+                message = StreamAck(stream=stream.info.stream, seq=max(0, acked))
+                if send_control(self._ingress, message, stream.peer):
+                    stream.acked_seq = acked
+
+    # ---- control: subscribers ----
+
+    def _read_control(self) -> None:
+        for _ in range(CONTROL_BURST):
+            frames = receive_frames(self._control)
+            if frames is None:
+                return
+            try:
+                if len(frames) != 2:
+                    raise WireError("frames", f"{len(frames)} at control")
+                self._on_control(frames[0], frames[1])
+            except WireError as error:
+                self._reject(error, "control")
+
+    def _on_control(self, peer: bytes, frame: bytes) -> None:
+        message = decode_control(frame)
+        if isinstance(message, SubscriberHello):
+            self._on_subscriber_hello(peer, message)
+        elif isinstance(message, SubscriberLease):
+            self._on_lease(peer, message)
+        elif isinstance(message, SubscriberBye):
+            subscriber = self.bus.subscribers.get(message.name)
+            if subscriber is not None and subscriber.instance == message.instance:
+                self._leave(subscriber, "bye")
+        else:
+            raise WireError("unexpected", f"{type(message).__name__} at control")
+
+    def _on_lease(self, peer: bytes, lease: SubscriberLease) -> None:
+        egress = self._egress.get(lease.name)
+        if egress is None or egress.subscriber.instance != lease.instance:
+            answer = SubscriberRefused(name=lease.name, reason="unknown to this router", is_final=False)
+            send_control(self._control, answer, peer)
+            return
+        egress.lease_at_s = self.clock.monotonic_s()
+        send_control(self._control, lease, peer)
+
+    def _on_subscriber_hello(self, peer: bytes, hello: SubscriberHello) -> None:
+        reason, is_final = self._objection(hello)
+        if reason:
+            log_event(log_ids.RUNBUS_SUBSCRIBER_REFUSED, subscriber=hello.name, reason=reason)
+            send_control(self._control, SubscriberRefused(name=hello.name, reason=reason, is_final=is_final), peer)
+            return
+        subscriber = self._admit(hello)
+        self._serial += 1
+        egress = Egress(self._context, self.settings, subscriber, self._serial, self.clock.monotonic_s())
+        self._egress[hello.name] = egress
+        self._poller.register(egress.socket, zmq.POLLIN)
+        policy = subscriber.queue.policy
+        log_event(
+            log_ids.RUNBUS_SUBSCRIBER_JOINED,
+            subscriber=hello.name,
+            pid=hello.pid,
+            overflow=policy.overflow,
+            max_queue=policy.max_queue,
+            window=subscriber.queue.window,
+        )
+        welcome = SubscriberWelcome(
+            name=hello.name,
+            router=self.router_id,
+            endpoint=egress.endpoint,
+            policy=policy,
+            window=subscriber.queue.window,
+            first_number=subscriber.queue.next_number - 1,
+        )
+        send_control(self._control, welcome, peer)
+
+    def _objection(self, hello: SubscriberHello) -> tuple[str, bool]:
+        """Why a hello is refused, and whether asking again is useless. An empty reason means welcome."""
+        try:
+            check_name(hello.name, "name")
+            check_kinds(hello.kinds)
+        except SettingsError as error:
+            return str(error), True
+        known = self.bus.subscribers.get(hello.name)
+        if known is None:
+            return "", True
+        if known.is_declared and hello.policy is not None and hello.policy != known.queue.policy:
+            return f"{hello.name} is declared in the settings with another policy; leave the policy out", True
+        egress = self._egress.get(hello.name)
+        is_other = known.instance not in ("", hello.instance)
+        if is_other and egress is not None and not egress.is_gone and not self._is_silent(egress):
+            # Not final: the socket of a process just killed may not be known dead yet.
+            return f"a subscriber named {hello.name} is connected already; choose another name", False
+        return "", True
+
+    def _is_silent(self, egress: Egress) -> bool:
+        return self.clock.monotonic_s() - egress.lease_at_s > self.settings.router.lease_s
+
+    def _admit(self, hello: SubscriberHello) -> Subscriber:
+        """The subscriber this hello speaks for: a new one, or a known one whose process restarted."""
+        known = self.bus.subscribers.get(hello.name)
+        if known is None:
+            known = self.bus.add_subscriber(
+                hello.name, hello.policy or QueuePolicy(), hello.kinds, hello.window, self.clock.wall_ns()
+            )
+        else:
+            self._disconnect(known)
+        known.instance = hello.instance
+        return known
+
+    def _disconnect(self, subscriber: Subscriber) -> None:
+        """Cut the way to a subscriber's former process; what was under way is queued again, or counted."""
+        egress = self._egress.pop(subscriber.name, None)
+        if egress is not None:
+            self._send_acks(self._read_egress(egress))
+            self._poller.unregister(egress.socket)
+            egress.close()
+        if subscriber.is_block:
+            records = subscriber.queue.requeue_in_flight()
+            if records:
+                log_event(log_ids.RUNBUS_RESENT, subscriber=subscriber.name, records=records)
+        else:
+            subscriber.queue.drop_in_flight("subscriber_restart")
+
+    def _leave(self, subscriber: Subscriber, reason: str) -> None:
+        """A subscriber process is gone. A declared one keeps its queue; any other gives up its place."""
+        log_event(log_ids.RUNBUS_SUBSCRIBER_LEFT, subscriber=subscriber.name, reason=reason)
+        self._disconnect(subscriber)
+        subscriber.instance = ""
+        if not subscriber.is_declared:
+            touched = set(subscriber.committed) if subscriber.is_block else set()
+            self.bus.remove_subscriber(subscriber.name, "subscriber_left")
+            self._send_acks(touched)
+
+    def _check_leases(self) -> None:
+        now_s = self.clock.monotonic_s()
+        if now_s < self._next_lease_check_s:
+            return
+        self._next_lease_check_s = now_s + LEASE_CHECK_S
+        for egress in list(self._egress.values()):
+            if egress.is_gone and (egress.subscriber.is_declared or self._is_silent(egress)):
+                self._leave(egress.subscriber, "disconnected")
+
+    # ---- egress ----
+
+    def _read_egress(self, egress: Egress) -> set[bytes]:
+        was_live = egress.subscriber.is_live
+        moved, refused = egress.receive(self.bus, self.rejections)
+        for error in refused:
+            self._reject(error, egress.subscriber.name, is_counted=True)
+        if egress.subscriber.is_live and not was_live:
+            log_event(log_ids.RUNBUS_SUBSCRIBER_LIVE, subscriber=egress.subscriber.name)
+        return moved
+
+    def _pump(self) -> None:
+        for egress in self._egress.values():
+            egress.pump(self.bus.infos)
+
+    def _watch_backpressure(self) -> None:
+        is_blocked = self.bus.is_blocked
+        if is_blocked == self._was_blocked:
+            return
+        self._was_blocked = is_blocked
+        log_event(log_ids.RUNBUS_BACKPRESSURE, is_blocked=is_blocked)
+        if is_blocked:
+            self._poller.unregister(self._ingress)
+        else:
+            self._poller.register(self._ingress, zmq.POLLIN)
+
+    def _log_overflow(self, name: str) -> None:
+        now_s = self.clock.monotonic_s()
+        if now_s >= self._overflow_logged_s.get(name, 0.0):
+            self._overflow_logged_s[name] = now_s + OVERFLOW_LOG_S
+            queue = self.bus.subscribers[name].queue.statistics()
+            log_event(log_ids.RUNBUS_OVERFLOW, subscriber=name, depth=queue.depth, dropped=sum(queue.dropped.values()))
+
+    def _reject(self, error: WireError, place: str, *, is_counted: bool = False) -> None:
+        if not is_counted:
+            self.rejections.count(error)
+        count = self.rejections.by_reason[error.reason]
+        if count & (count - 1) == 0:  # powers of two: a flood of garbage must not flood the log
+            log_event(log_ids.WIRE_REJECTED, place=place, reason=error.reason, count=count, detail=error.detail[:120])

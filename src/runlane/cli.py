@@ -1,0 +1,231 @@
+"""The command line. Each command imports what it needs when it runs, so `--help` and workers stay quick."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runlane import __version__
+from runlane.config import names
+from runlane.config.errors import GraphError, RunlaneError
+from runlane.config.load import load, shipped
+from runlane.config.settings import Settings
+
+app = typer.Typer(
+    name="runlane",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Watch a reinforcement-learning run while it trains, and keep every step it makes.\n\n"
+    "Start with `runlane demo`, then `runlane run -- python your_script.py`. "
+    "What was recorded lies in `.runlane/runlane.db`: see `runlane runs` and `runlane sql`.",
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings file (TOML); default $RUNLANE_CONFIG, else built in.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="One setting, as `db_writer.synchronous=NORMAL`. May be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def _settings(config: Path | None, sets: list[str] | None) -> tuple[Settings, list[str]]:
+    """The settings in force, and the options that make a child process arrive at the same ones."""
+    settings = load(config, arguments=sets or ())
+    options = ["--config", str(config.absolute())] if config is not None else []
+    for text in sets or ():
+        options += ["--set", text]
+    return settings, options
+
+
+@app.command()
+def demo(config: Config = None, sets: Sets = None) -> None:
+    """Train CartPole with the whole graph around it, live in this terminal, then check every count.
+
+    Starts six kinds of process, shows returns, rates and queues while the agent learns, and ends by itself with
+    a summary that compares what the worker counted with what the database holds.
+    """
+    from runlane.demo import run_demo
+
+    settings, options = _settings(config or shipped("demo.toml"), sets)
+    raise typer.Exit(run_demo(options, settings))
+
+
+@app.command()
+def up(config: Config = None, sets: Sets = None) -> None:
+    """Start the actor graph and stay: router, DB writer, and what the settings file declares.
+
+    Ctrl-C stops it in order: workers, proxies, router, DB writer; everything accepted is committed first.
+    """
+    from runlane.actors.supervisor import Supervisor
+    from runlane.transport.log import configure_log
+
+    settings, options = _settings(config, sets)
+    configure_log(names.SUPERVISOR, settings.log_level)
+    raise typer.Exit(Supervisor(settings, options).run())
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command, after `--`.", metavar="-- COMMAND...")],
+    name: Annotated[str, typer.Option("--name", "-n", help="Readable name of the run; default: the script's.")] = "",
+    worker: Annotated[str, typer.Option(help="Name of the worker inside its run.")] = "worker",
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Run a command as a worker: `runlane run -- python train.py`.
+
+    Uses the graph that is running, or starts one for as long as the command lives. The command keeps this
+    terminal, its arguments and its exit code.
+    """
+    from runlane.launch import run_command
+
+    settings, options = _settings(config, sets)
+    code, run_id, is_drained = run_command(command, settings, options, name or _name_of(command), worker)
+    _print_run(settings, run_id, is_drained)
+    raise typer.Exit(code)
+
+
+def _name_of(command: list[str]) -> str:
+    script = next((part for part in command if part.endswith(".py")), command[0])
+    return Path(script).stem or command[0]
+
+
+def _print_run(settings: Settings, run_id: str, is_drained: bool) -> None:
+    from runlane.actors.store_reader import list_runs
+    from runlane.transport.endpoint import database_of
+
+    found = [row for row in list_runs(database_of(settings)) if row.run == run_id]
+    for row in found:
+        sys.stderr.write(
+            f"runlane: run {row.run} {row.state}: {row.env_steps} steps, {row.episodes} episodes stored in "
+            f"{database_of(settings)}\n"
+        )
+    if not found:
+        sys.stderr.write(
+            f"runlane: run {run_id} recorded nothing. Does the script call runlane.workers.wrap(env) or attach()?\n"
+        )
+    if not is_drained:
+        sys.stderr.write("runlane: not everything was committed in time; see the logs in the data directory\n")
+
+
+@app.command()
+def runs(as_json: AsJson = False, config: Config = None, sets: Sets = None) -> None:
+    """List the runs in the database, newest first."""
+    import msgspec
+
+    from runlane.actors.store_reader import list_runs
+    from runlane.gui.tables import print_runs
+    from runlane.transport.endpoint import database_of
+
+    settings, _ = _settings(config, sets)
+    found = list_runs(database_of(settings))
+    if as_json:
+        print(json.dumps([msgspec.to_builtins(row) for row in found], indent=2))
+    else:
+        print_runs([msgspec.to_builtins(row) for row in found])
+
+
+@app.command()
+def status(as_json: AsJson = False, config: Config = None, sets: Sets = None) -> None:
+    """Show the running graph: processes, every subscriber's queue and drops, rows committed."""
+    import msgspec
+
+    from runlane.gui.tables import print_status
+    from runlane.transport.graph_client import NOT_RUNNING, GraphClient
+
+    settings, _ = _settings(config, sets)
+    with GraphClient(settings) as client:
+        found = client.status()
+    if found is None:
+        raise GraphError(NOT_RUNNING.format(settings.data_dir))
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(found), indent=2))
+    else:
+        print_status(found)
+
+
+@app.command()
+def sql(
+    statement: Annotated[
+        str, typer.Argument(help='SQL, as "SELECT run, episode, sum(reward) FROM steps GROUP BY 1, 2".')
+    ],
+    as_json: AsJson = False,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Ask the database. Read only; views and columns are in `docs/reference/schema.md`."""
+    from runlane.actors.store_reader import query
+    from runlane.gui.tables import print_rows
+    from runlane.transport.endpoint import database_of
+
+    settings, _ = _settings(config, sets)
+    columns, rows = query(database_of(settings), statement)
+    if as_json:
+        print(json.dumps([dict(zip(columns, map(_jsonable, row), strict=True)) for row in rows], indent=2))
+    else:
+        print_rows(columns, rows)
+
+
+def _jsonable(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+@app.command()
+def actor(
+    name: Annotated[str, typer.Argument(help="router, db_writer or proxy.")],
+    worker: Annotated[str, typer.Option(help="For a proxy: the worker it serves.")] = "worker",
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Run one actor in this process, without a supervisor: for debugging, or for a supervisor of your own."""
+    from runlane.actors.start import start_actor
+    from runlane.transport.log import configure_log
+
+    settings, _ = _settings(config, sets)
+    configure_log(name if name != "proxy" else f"proxy-{worker}", settings.log_level)
+    raise typer.Exit(start_actor(name, worker, settings))
+
+
+@app.command()
+def doctor(config: Config = None, sets: Sets = None) -> None:
+    """Look at this machine and this data directory, and say what would not work and what mends it."""
+    from runlane.doctor import print_doctor
+
+    settings, _ = _settings(config, sets)
+    raise typer.Exit(print_doctor(settings))
+
+
+@app.command()
+def keys(directory: Annotated[Path, typer.Argument(help="A new directory, as `keys`.")]) -> None:
+    """Make CURVE keys for a graph that listens beyond loopback: set `transport.keys_dir` to the directory."""
+    from runlane.transport.keys import create_keys
+
+    for path in create_keys(directory):
+        print(path)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Entry point: a `RunlaneError` is one line and an exit code, never a traceback."""
+    try:
+        app()
+    except RunlaneError as error:
+        sys.stderr.write(f"runlane: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

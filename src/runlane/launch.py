@@ -1,0 +1,151 @@
+"""Starting a graph, and starting a command as a worker of it: what `runlane run` and `runlane demo` share."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from runlane.config import names
+from runlane.config.errors import GraphError
+from runlane.config.settings import Settings, check_name
+from runlane.transport.endpoint import data_dir_of, run_dir_of
+from runlane.transport.graph_client import GraphClient
+from runlane.transport.identity import new_run_id
+from runlane.transport.messages import Status, WorkerStarted
+
+START_S = 20.0
+DRAIN_S = 10.0
+STOP_S = 5.0
+
+
+class GraphProcess:
+    """A graph of our own: `runlane up` as a process with a lifeline to this one, logging to a file."""
+
+    def __init__(self, settings_arguments: list[str], settings: Settings) -> None:
+        """`settings_arguments` are the --config and --set options that gave `settings`."""
+        self.settings = settings
+        self._arguments = settings_arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline_write = -1
+
+    def start(self) -> Status:
+        """Start and wait until every child is up; raises `GraphError` with the end of the log."""
+        log = data_dir_of(self.settings) / names.LOG_DIR / "supervisor.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        lifeline_read, self._lifeline_write = os.pipe()
+        os.set_inheritable(lifeline_read, True)
+        environment = {
+            **os.environ,
+            names.ENV_LIFELINE: str(lifeline_read),
+            names.ENV_PARENT: str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+        }
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "runlane", "up", *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                pass_fds=[lifeline_read],
+                start_new_session=True,
+            )
+        os.close(lifeline_read)
+        return self._wait_until_up(log)
+
+    def _wait_until_up(self, log: Path) -> Status:
+        assert self._process is not None  # noqa: S101  start() set it
+        deadline_s = time.monotonic() + START_S
+        with GraphClient(self.settings) as client:
+            while time.monotonic() < deadline_s:
+                status = client.status(0.5)
+                if status is not None and status.pid == self._process.pid and status.state == "running":
+                    return status
+                if self._process.poll() is not None:
+                    raise GraphError(f"the graph did not start (exit code {self._process.returncode}):\n{tail(log)}")
+        self.stop()
+        raise GraphError(f"the graph was not up within {START_S} s:\n{tail(log)}")
+
+    def stop(self) -> int:
+        """The ordered stop; returns the supervisor's exit code."""
+        if self._process is None:
+            return 0
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its children see their lifeline close
+            code = self._process.wait()
+        os.close(self._lifeline_write)
+        self._process = None
+        return code
+
+
+def tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a log file."""
+    try:
+        return "\n".join(path.read_text("utf-8", "replace").splitlines()[-lines:])
+    except OSError:
+        return f"(no log in {path})"
+
+
+def run_command(
+    command: list[str], settings: Settings, settings_arguments: list[str], run_name: str, worker: str
+) -> tuple[int, str, bool]:
+    """Run a command as a worker of the running graph, or of one started for it.
+
+    Returns the command's exit code, the run's id, and whether everything was committed when this returns.
+    """
+    check_name(worker, "worker")
+    with GraphClient(settings) as client:
+        graph = None
+        if client.status(0.5 if run_dir_of(settings).exists() else 0.05) is None:
+            graph = GraphProcess(settings_arguments, settings)
+            graph.start()
+        try:
+            started = client.start_worker(worker, new_run_id(time.time_ns()), run_name)
+            code = _run_foreground(command, started, run_name, settings)
+            is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
+        finally:
+            if graph is not None:
+                graph.stop()
+    return code, started.run, is_drained
+
+
+def _run_foreground(command: list[str], started: WorkerStarted, run_name: str, settings: Settings) -> int:
+    """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
+    environment = {
+        **os.environ,
+        names.ENV_RUN: started.run,
+        names.ENV_RUN_NAME: run_name,
+        names.ENV_WORKER_NAME: started.worker,
+        names.ENV_PROXY: started.endpoint,
+        names.ENV_COMMAND: shlex.join(command),
+        "RUNLANE_DATA_DIR": str(data_dir_of(settings)),
+    }
+    try:
+        process = subprocess.Popen(command, env=environment)
+    except FileNotFoundError:
+        sys.stderr.write(f"runlane run: {command[0]}: no such command; check its path or your environment\n")
+        return 127
+    except PermissionError:
+        sys.stderr.write(f"runlane run: {command[0]}: not executable\n")
+        return 126
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
+    }
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,18 @@
+"""What a training process imports: `attach()` for a loop of one's own, `wrap(env)` for Gymnasium.
+
+Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else. Gymnasium is imported by `wrap` alone.
+"""
+
+from typing import Any
+
+from runlane.workers.attach import DetachedSession, Session, attach
+from runlane.workers.session import WorkerSession
+
+__all__ = ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"]
+
+
+def wrap(env: Any, **options: Any) -> Any:
+    """Record every step of a Gymnasium environment, scalar or vector. See `runlane.workers.wrapper.wrap`."""
+    from runlane.workers.wrapper import wrap as wrap_environment
+
+    return wrap_environment(env, **options)

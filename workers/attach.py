@@ -1,0 +1,125 @@
+"""attach(): the session of this process. Finds the proxy it was started with, or asks a running graph for one."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import runlane
+from runlane.config import log_ids, names
+from runlane.config.errors import GraphError, RunlaneError
+from runlane.config.load import load
+from runlane.config.settings import Settings, check_name
+from runlane.transport.graph_client import GraphClient
+from runlane.transport.identity import new_run_id, new_stream_id
+from runlane.transport.log import log_event
+from runlane.transport.messages import StreamInfo, WorkerStarted
+from runlane.workers.session import WorkerSession, plain_map
+
+ASK_S = 5.0
+_VERSIONS_OF = ("numpy", "gymnasium", "gym", "torch", "stable_baselines3", "pettingzoo")
+
+
+class DetachedSession:
+    """What `attach()` returns when nothing can record: every call does nothing, so scripts need no `if`."""
+
+    is_attached = False
+    faults = 0
+
+    def step(self, *arguments: Any, **options: Any) -> None:
+        """Do nothing."""
+
+    step_vector = episode = abandon_vector_episodes = metric = metrics = log = frame = step
+
+    def close(self, state: str = "finished") -> bool:  # noqa: ARG002
+        """Nothing was taken, so nothing is left."""
+        return True
+
+    def statistics(self) -> dict[str, Any]:
+        """No figures."""
+        return {}
+
+
+Session = WorkerSession | DetachedSession
+
+
+def attach(
+    name: str | None = None,
+    *,
+    worker: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+) -> Session:
+    """Connect this process to its run and return the session to record with.
+
+    Under `runlane run` or a supervisor the environment says where; otherwise the graph running for the current
+    directory is asked for a proxy. With neither, one warning is printed and the session does nothing: telemetry
+    never stops training. `name` is the run's readable name, `config` its hyper-parameters.
+    """
+    if os.environ.get(names.ENV_DISABLED) == "1":
+        return DetachedSession()
+    try:
+        chosen = settings or load()
+        started = _from_environment(worker) or _ask(chosen, worker, name)
+    except RunlaneError as error:
+        log_event(log_ids.WORKER_DETACHED, reason=str(error))
+        return DetachedSession()
+    info = StreamInfo(
+        stream=new_stream_id(),
+        run=started.run,
+        worker=started.worker,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started_ns=time.time_ns(),
+        run_name=os.environ.get(names.ENV_RUN_NAME) or name or script_name(),
+    )
+    log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
+    return WorkerSession(info, started.endpoint, chosen, _facts(config))
+
+
+def script_name() -> str:
+    """A plain name for this script: its file name without ending, or `python`."""
+    stem = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else ""
+    plain = "".join(mark if mark.isascii() and (mark.isalnum() or mark in "_-") else "-" for mark in stem)
+    return plain.strip("-")[:24] or "python"
+
+
+def _from_environment(worker: str | None) -> WorkerStarted | None:
+    endpoint, run = os.environ.get(names.ENV_PROXY), os.environ.get(names.ENV_RUN)
+    if not endpoint or not run:
+        return None
+    return WorkerStarted(
+        worker=worker or os.environ.get(names.ENV_WORKER_NAME) or script_name(), run=run, endpoint=endpoint
+    )
+
+
+def _ask(settings: Settings, worker: str | None, name: str | None) -> WorkerStarted:
+    """Ask the supervisor of a running graph for a proxy; raises `RunlaneError` saying how to start one."""
+    chosen = worker or script_name()
+    check_name(chosen, "worker")
+    run = os.environ.get(names.ENV_RUN) or new_run_id(time.time_ns())
+    try:
+        with GraphClient(settings) as client:
+            return client.start_worker(chosen, run, name or "", ASK_S)
+    except GraphError as error:
+        raise GraphError(f"{error}. Or start this script with: runlane run -- python {sys.argv[0]}") from None
+
+
+def _facts(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    versions = {
+        module: str(getattr(sys.modules[module], "__version__", "?"))
+        for module in _VERSIONS_OF
+        if module in sys.modules
+    }
+    return {
+        "command": os.environ.get(names.ENV_COMMAND) or " ".join(sys.argv),
+        "config": plain_map(config or {}),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "directory": str(Path.cwd()),
+        "python": sys.version.split()[0],
+        "versions": {"runlane": runlane.__version__, **versions},
+    }

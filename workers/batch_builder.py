@@ -1,0 +1,93 @@
+"""BatchBuilder: the batch being filled. Gives each record its seq. No lock, no socket; the session guards it.
+
+Step rows are packed into `buffer` as they will be sent; other records wait as structs. A KeyboardInterrupt can
+arrive at any call, so seq and count are moved together, right after the record is in place, with no call
+between: a record is either wholly in the batch or not at all.
+"""
+
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+from runlane.transport.messages import StepSchema
+from runlane.transport.records import Record
+from runlane.workers.outbox import Sealed
+from runlane.workers.step_layout import StepLayout, VectorLayout
+
+
+class BatchBuilder:
+    """One stream's next batch, at most `limit` records."""
+
+    def __init__(self, limit: int) -> None:
+        """An empty batch of a stream that begins at seq 1."""
+        self.limit = limit
+        self.seq = 0
+        self.count = 0
+        self.rows = 0
+        self.offset = 0
+        self.buffer = bytearray()
+        self.layout: StepLayout | VectorLayout | None = None
+        self.schemas: list[StepSchema] = []
+        self.records: dict[str, list[Record]] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the batch must be taken before another record fits."""
+        return self.count >= self.limit
+
+    def append(self, kind: str, make: Callable[[int], Record]) -> None:
+        """Give the record that `make` builds the next seq. The batch is not full."""
+        rows = self.records.get(kind)
+        if rows is None:
+            rows = self.records[kind] = []
+        record = make(self.seq + 1)
+        rows += [record]  # no call: see the module's docstring
+        self.seq += 1
+        self.count += 1
+
+    def use(self, layout: StepLayout | VectorLayout) -> None:
+        """Write rows in this new layout from here on. The batch holds no row."""
+        self.schemas.append(layout.schema)
+        self.layout = layout
+        self.buffer = bytearray(layout.row_bytes * self.limit)
+
+    def write_row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> bool:
+        """Pack a step row at the end of the buffer; False when it does not fit the layout in use."""
+        layout = self.layout
+        if not isinstance(layout, StepLayout):
+            return False
+        try:
+            layout.pack_into(self.buffer, self.offset, *fixed, *layout.arguments(action, observation))
+        except (TypeError, ValueError, struct.error):
+            return False
+        return True
+
+    def write_vector_row(self, fixed: tuple[int, int], columns: list[Any], optional: list[Any], env_count: int) -> bool:
+        """Pack a row of n environments; False when it does not fit the layout in use."""
+        layout = self.layout
+        if not isinstance(layout, VectorLayout) or layout.schema.env_count != env_count:
+            return False
+        try:
+            layout.pack_into(self.buffer, self.offset, *fixed, columns, optional)
+        except TypeError:
+            return False
+        return True
+
+    def keep_row(self, row_bytes: int) -> None:
+        """The row just packed is a record now."""
+        self.offset += row_bytes
+        self.rows += 1
+        self.seq += 1
+        self.count += 1
+
+    def take(self) -> Sealed | None:
+        """The batch as it is, and an empty one in its place; None when it holds nothing."""
+        if not self.count:
+            return None
+        schema_id = self.layout.schema.schema_id if self.layout is not None else 0
+        body = bytes(memoryview(self.buffer)[: self.offset])
+        sealed = Sealed(self.seq - self.count + 1, self.count, time.time_ns(), schema_id, self.rows, body, self.records)
+        self.records = {}
+        self.count = self.rows = self.offset = 0
+        return sealed

@@ -1,0 +1,190 @@
+"""Outbox: what a training process has sealed and not yet seen committed, and the thread that sends it.
+
+The training thread only hands over sealed batches; encoding, sending, acks and resends happen here. Bounded
+by bytes. The thread is a daemon: it can delay nothing but `close`, and that only up to its deadline.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import zmq
+
+from runlane.config import log_ids
+from runlane.config.errors import RunlaneError, WireError
+from runlane.config.settings import Settings
+from runlane.transport.ack import AckWindow, Batch
+from runlane.transport.log import log_event
+from runlane.transport.messages import StreamAck, StreamInfo, StreamNack, StreamWelcome
+from runlane.transport.records import Record
+from runlane.transport.sockets import Context, Rejections, Socket, connect_dealer, poll_events, receive_frames
+from runlane.transport.stream_sender import StreamSender
+from runlane.transport.wire import KIND_NUMBER, STEP, Frame, Section, decode_control, encode_header, pack
+
+SOCKET_HWM = 64
+BYE_S = 0.2
+
+
+class Sealed(NamedTuple):
+    """A batch whose content is final, not yet encoded. `rows` step rows lie packed in `step_body`."""
+
+    first_seq: int
+    count: int
+    closed_ns: int
+    schema_id: int
+    rows: int
+    step_body: bytes
+    records: dict[str, list[Record]]
+
+
+def encode(stream: bytes, sealed: Sealed) -> Batch:
+    """Encode a sealed batch, once: what is sent is also what is stored and what is resent."""
+    sections: list[Section] = []
+    bodies: list[bytes] = []
+    if sealed.rows:
+        sections.append(Section(STEP, sealed.schema_id, sealed.rows, len(sealed.step_body)))
+        bodies.append(sealed.step_body)
+    for kind, rows in sealed.records.items():
+        body = pack([msgspec.structs.astuple(row) for row in rows])
+        sections.append(Section(KIND_NUMBER[kind], 0, len(rows), len(body)))
+        bodies.append(body)
+    head = encode_header(stream, sealed.first_seq, sealed.count, sealed.closed_ns, sections)
+    last_seq = sealed.first_seq + sealed.count - 1
+    return Batch(sealed.first_seq, last_seq, (head, *bodies), len(head) + sum(map(len, bodies)))
+
+
+class Outbox:
+    """Sealed batches in, committed acks back. One instance per stream."""
+
+    def __init__(
+        self,
+        info: StreamInfo,
+        endpoint: str,
+        settings: Settings,
+        on_tick: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        """`on_tick` is called every `batch_age_ms`, so the owner can seal; `on_room` after acks freed memory."""
+        self.stream = bytes.fromhex(info.stream)
+        self.window = AckWindow(settings.session.outbox_bytes)
+        self.sender = StreamSender(info, self.window, self._send)
+        self.rejections = Rejections({})
+        self._endpoint = endpoint
+        self._settings = settings
+        self._on_tick = on_tick
+        self._on_room = on_room
+        self._sealed: deque[Sealed] = deque()
+        self._sealed_bytes = 0
+        self._deadline_s: float | None = None
+        self._ended = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        self._thread = threading.Thread(target=self._run, name=f"runlane-outbox-{info.worker}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def put(self, sealed: Sealed, *, is_urgent: bool) -> None:
+        """Hand over a sealed batch; the caller checked `is_full`."""
+        self._sealed_bytes += len(sealed.step_body)
+        self._sealed.append(sealed)
+        if is_urgent:
+            self._wake()
+
+    def announce(self, info: StreamInfo) -> None:
+        """The stream has new step schemas; takes effect before the next batch is sent."""
+        self.sender.info = info
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further batch may be put."""
+        return self.window.size_bytes + self._sealed_bytes >= self.window.max_bytes
+
+    @property
+    def pending_records(self) -> int:
+        """Records put and not yet committed."""
+        return self.window.pending_records + sum(sealed.count for sealed in list(self._sealed))
+
+    def close(self, deadline_s: float) -> bool:
+        """Send the rest and wait for its acks at most until `deadline_s` (monotonic); True when all is acked."""
+        self._deadline_s = deadline_s
+        self._wake()
+        self._ended.wait(max(0.0, deadline_s - time.monotonic()) + 1.0)
+        return not self.pending_records
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"!")
+        except (BlockingIOError, OSError):  # full: the thread is about to look anyway; closed: it has ended
+            return
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        context: Context = zmq.Context()
+        self._socket: Socket = connect_dealer(context, self._endpoint, SOCKET_HWM, self._settings.transport)
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        tick_s = self._settings.session.batch_age_ms / 1000
+        next_tick_s = time.monotonic() + tick_s
+        try:
+            while not self._is_over():
+                if self._wake_read in poll_events(poller, max(0.001, next_tick_s - time.monotonic())):
+                    os.read(self._wake_read, 4096)
+                if time.monotonic() >= next_tick_s:
+                    self._on_tick()
+                    next_tick_s = time.monotonic() + tick_s
+                self._turn()
+        except (RunlaneError, zmq.ZMQError, OSError) as error:
+            log_event(log_ids.WORKER_FAULT, where="outbox", error=str(error), count=1)
+        finally:
+            self._ended.set()
+            self._socket.close(int(BYE_S * 1000))
+            context.term()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _turn(self) -> None:
+        before = self.window.oldest_seq
+        self._read_answers()
+        while self._sealed:
+            sealed = self._sealed[0]
+            self.window.append(encode(self.stream, sealed))
+            self._sealed_bytes -= len(sealed.step_body)
+            self._sealed.popleft()
+        self.sender.pump(time.monotonic())
+        if self.window.oldest_seq != before:
+            self._on_room()
+
+    def _is_over(self) -> bool:
+        if self._deadline_s is None:
+            return False
+        if not self._sealed and not self.window.pending_records and self.sender.say_bye():
+            return True
+        return time.monotonic() > self._deadline_s
+
+    def _send(self, frames: Sequence[Frame]) -> bool:
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _read_answers(self) -> None:
+        while (frames := receive_frames(self._socket)) is not None:
+            try:
+                message = decode_control(frames[0])
+                if not isinstance(message, StreamAck | StreamNack | StreamWelcome):
+                    raise WireError("unexpected", type(message).__name__)
+            except WireError as error:
+                self.rejections.count(error)
+                continue
+            if message.stream == self.sender.info.stream:
+                self.sender.on_message(message, time.monotonic())

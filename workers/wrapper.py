@@ -1,0 +1,159 @@
+"""wrap(env): record a Gymnasium environment as it is stepped. The only file here that imports Gymnasium.
+
+What the environment returns is passed on untouched. Autoreset, for vector environments (Gymnasium ≥ 1.0,
+`metadata["autoreset_mode"]`):
+
+    NEXT_STEP  the step after an episode's end only resets: its action is ignored. Recorded, flagged is_reset.
+    SAME_STEP  the reset happens inside the step that ended the episode. Nothing extra to record.
+    DISABLED   the script resets by itself, with `options["reset_mask"]` or all at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+
+from runlane.workers.attach import Session, attach
+
+
+def wrap(
+    env: Any,
+    *,
+    session: Session | None = None,
+    name: str | None = None,
+    worker: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    with_observations: bool = False,
+    per_env_rows: bool = False,
+) -> Any:
+    """Return `env`, recording. Scalar and vector environments both; `env.session` is the session.
+
+    `with_observations` stores the observation each action was chosen on. `per_env_rows` stores a vector step as
+    n rows instead of one packed row. Closing the environment closes a session that `wrap` opened itself.
+    Raises `TypeError` for anything but a Gymnasium environment.
+    """
+    if not isinstance(env, gymnasium.Env | VectorEnv):
+        raise TypeError(f"wrap() takes a Gymnasium environment, got {type(env).__name__}")
+    is_own = session is None
+    chosen = session or attach(name or _name_of(env), worker=worker, config=config)
+    if isinstance(env, VectorEnv):
+        return RecordedVectorEnv(env, chosen, is_own, with_observations, per_env_rows)
+    return RecordedEnv(env, chosen, is_own, with_observations)
+
+
+def _name_of(env: Any) -> str | None:
+    spec = getattr(env, "spec", None)
+    return str(spec.id) if spec is not None else None
+
+
+class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A scalar environment whose every step is recorded."""
+
+    def __init__(self, env: Any, session: Session, is_own: bool, with_observations: bool) -> None:
+        """Use `wrap`."""
+        super().__init__(env)
+        self.session = session
+        self._is_own = is_own
+        self._with_observations = with_observations
+        self._observation: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset. An episode that had not ended is recorded as abandoned."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.session.episode(outcome="abandoned")
+        if self._with_observations:
+            self._observation = observation
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, record, return what the environment returned."""
+        result = self.env.step(action)
+        observation, reward, terminated, truncated, _ = result
+        if self._with_observations:
+            self.session.step(action, reward, terminated, truncated, observation=self._observation)  # type: ignore[arg-type]
+            self._observation = observation
+        else:
+            self.session.step(action, reward, terminated, truncated)  # type: ignore[arg-type]
+        return result
+
+    def close(self) -> None:
+        """Close the environment, then the session if `wrap` opened it."""
+        super().close()
+        if self._is_own:
+            self.session.close()
+
+
+class RecordedVectorEnv(VectorWrapper):
+    """A vector environment whose every step is recorded, with autoreset steps flagged."""
+
+    def __init__(self, env: Any, session: Session, is_own: bool, with_observations: bool, per_env_rows: bool) -> None:
+        """Use `wrap`."""
+        super().__init__(env)
+        self.session = session
+        self._is_own = is_own
+        self._with_observations = with_observations
+        self._per_env_rows = per_env_rows
+        self._observations: Any = None
+        self._resets_next = autoreset_mode(env) is AutoresetMode.NEXT_STEP
+        self._has_ended = np.zeros(env.num_envs, bool)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
+        observations, info = self.env.reset(seed=seed, options=options)
+        mask = options.get("reset_mask") if options else None
+        if self._per_env_rows:
+            for index in range(self.num_envs) if mask is None else np.flatnonzero(mask):
+                self.session.episode(outcome="abandoned", env_index=int(index))
+        else:
+            self.session.abandon_vector_episodes(mask)
+        self._has_ended[:] = False if mask is None else self._has_ended & ~np.asarray(mask, bool)
+        self._observations = _copy(observations) if self._with_observations else None
+        return observations, info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step all, record, return what the environment returned."""
+        result = self.env.step(actions)
+        observations, rewards, terminated, truncated, _ = result
+        is_reset = self._has_ended.copy() if self._resets_next else None
+        self._record(actions, rewards, terminated, truncated, is_reset)
+        self._has_ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        # A vector environment may write its next observations into the same array.
+        self._observations = _copy(observations) if self._with_observations else None
+        return result
+
+    def _record(self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any) -> None:
+        if not self._per_env_rows:
+            self.session.step_vector(
+                actions, rewards, terminated, truncated, observations=self._observations, is_reset=is_reset
+            )
+            return
+        for index in range(self.num_envs):
+            self.session.step(
+                actions[index],
+                float(rewards[index]),
+                bool(terminated[index]),
+                bool(truncated[index]),
+                observation=None if self._observations is None else self._observations[index],
+                env_index=index,
+                is_reset=is_reset is not None and bool(is_reset[index]),
+            )
+
+    def close(self, **options: Any) -> None:
+        """Close the environment, then the session if `wrap` opened it."""
+        super().close(**options)
+        if self._is_own:
+            self.session.close()
+
+
+def autoreset_mode(env: Any) -> AutoresetMode:
+    """How a vector environment resets; Gymnasium's default where it does not say."""
+    mode = (env.metadata or {}).get("autoreset_mode", AutoresetMode.NEXT_STEP)
+    return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
+
+
+def _copy(observations: Any) -> Any:
+    return np.array(observations) if isinstance(observations, np.ndarray) else observations
