@@ -6,7 +6,10 @@ durable path that stops at one bad batch would lose everything behind it.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from runlane.actors.store import Store
 from runlane.config import log_ids
@@ -19,9 +22,18 @@ from runlane.transport.endpoint import RoleLock, database_of, make_run_dir
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo
 from runlane.transport.subscriber_link import SubscriberLink
-from runlane.transport.wire import STEP, Delivery, Frame, Section
+from runlane.transport.wire import STEP, BatchHeader, Delivery, Frame, Section
 
 RETRY_S = 0.5
+
+
+@dataclass(slots=True)
+class _OpenStream:
+    """A stream as the open transaction leaves it."""
+
+    info: StreamInfo
+    number: int
+    stored_seq: int
 
 
 class DbWriterActor:
@@ -41,9 +53,8 @@ class DbWriterActor:
         self._pending_since_s = 0.0
         self._pending_epoch = 0
         self._retry_at_s = 0.0
-        self._stream_numbers: dict[bytes, tuple[StreamInfo, int]] = {}
+        self._streams: dict[bytes, _OpenStream] = {}
         self._is_stopping = False
-        self._commits = 0
         self._rows = 0
         self._rejected = 0
         self._last_commit_s = 0.0
@@ -84,13 +95,12 @@ class DbWriterActor:
         """Figures for the heartbeat."""
         return {
             "rows_committed": self._rows,
-            "commits": self._commits,
             "commit_s": self._last_commit_s,
             "pending_rows": self._pending_rows,
             "rejected_batches": self._rejected,
             "rejected": dict(self._link.rejections.by_reason),
             "is_joined": self._link.is_joined,
-            **self._store.statistics(),
+            **msgspec.to_builtins(self._store.statistics()),
         }
 
     def on_close(self) -> None:
@@ -143,13 +153,12 @@ class DbWriterActor:
             self._store.commit()
         except StoreError as error:
             self._store.rollback()
-            self._stream_numbers.clear()
+            self._streams.clear()
             self._retry_at_s = self.clock.monotonic_s() + RETRY_S
             log_event(log_ids.DURABLE_RETRY, rows=self._pending_rows, error=str(error))
             return
         self._link.echo(self._pending[-1].number, self._pending_epoch)
         self._last_commit_s = self.clock.monotonic_s() - started_s
-        self._commits += 1
         self._rows += self._pending_rows
         log_event(log_ids.DURABLE_COMMITTED, rows=self._pending_rows, seconds=self._last_commit_s)
         self._pending = []
@@ -157,53 +166,53 @@ class DbWriterActor:
 
     def _store_delivery(self, delivery: Delivery) -> None:
         header = delivery.header
-        info = self._link.streams.get(header.stream)
-        if info is None:
-            known = self._stream_numbers.get(header.stream)
-            info = (
-                known[0]
-                if known
-                else StreamInfo(
-                    stream=header.stream.hex(),
-                    run="unknown",
-                    worker="unknown",
-                    host="",
-                    pid=0,
-                    started_ns=header.closed_ns,
-                )
-            )
-        number = self._stream_number(header.stream, info)
-        expected = self._store.watermark(number) + 1
+        stream = self._stream(header)
+        expected = stream.stored_seq + 1
         if header.first_seq > expected:
-            missing = header.first_seq - expected
-            log_event(log_ids.DURABLE_GAP, stream=info.stream, expected=expected, got=header.first_seq)
-            self._store.note_drop(number, "gap", expected, header.first_seq - 1, missing)
-        if header.last_seq >= expected:
-            for section, body in zip(header.sections, delivery.bodies, strict=True):
-                if body is not None:
-                    self._store_section(number, info, section, body, header.first_seq, header.last_seq)
-            self._store.advance(number, header.last_seq)
+            log_event(log_ids.DURABLE_GAP, stream=header.stream.hex(), expected=expected, got=header.first_seq)
+            self._store.note_gap(stream.number, expected, header.first_seq - 1, header.closed_ns)
+        if header.last_seq < expected:
+            return  # sent again, stored before
+        for section, body in zip(header.sections, delivery.bodies, strict=True):
+            if body is not None:
+                self._store_section(stream, header, section, body)
+        self._store.advance(stream.number, header.last_seq)
+        stream.stored_seq = header.last_seq
 
-    def _store_section(
-        self, number: int, info: StreamInfo, section: Section, body: Frame, first_seq: int, last_seq: int
-    ) -> None:
+    def _store_section(self, stream: _OpenStream, header: BatchHeader, section: Section, body: Frame) -> None:
+        kind = KINDS[section.kind - 1]
         try:
             if section.kind == STEP:
-                schema = next((known for known in info.schemas if known.schema_id == section.schema_id), None)
+                schema = next((known for known in stream.info.schemas if known.schema_id == section.schema_id), None)
                 if schema is None:
-                    raise WireError("schema", f"no schema {section.schema_id} announced")
-                self._store.insert_steps(number, schema, body, section)
+                    raise WireError("schema", f"no schema {section.schema_id} was announced")
+                self._store.insert_steps(stream.number, schema, body, section)
             else:
-                self._store.insert_records(number, KINDS[section.kind - 1], decode_records(body, section))
+                self._store.insert_records(stream.number, kind, decode_records(body, section))
         except WireError as error:
             self._rejected += 1
-            log_event(log_ids.DURABLE_REJECTED, stream=info.stream, first_seq=first_seq, error=str(error))
-            self._store.note_drop(
-                number, f"undecodable {KINDS[section.kind - 1]}", first_seq, last_seq, section.records
+            log_event(log_ids.DURABLE_REJECTED, stream=stream.info.stream, first_seq=header.first_seq, error=error)
+            self._store.note_reject(
+                stream.number, header.first_seq, header.last_seq, header.closed_ns, kind, str(error), section.records
             )
 
-    def _stream_number(self, key: bytes, info: StreamInfo) -> int:
-        known = self._stream_numbers.get(key)
-        if known is None or known[0] is not info:
-            known = self._stream_numbers[key] = (info, self._store.open_stream(info))
-        return known[1]
+    def _stream(self, header: BatchHeader) -> _OpenStream:
+        """The stream's number and watermark, read from the database once; its info as last announced."""
+        known = self._streams.get(header.stream)
+        info = self._link.streams.get(header.stream) or (known.info if known else None)
+        if info is None:  # never announced: keep what can be kept, under its id
+            info = StreamInfo(
+                stream=header.stream.hex(),
+                run="unannounced",
+                worker="unannounced",
+                host="",
+                pid=0,
+                started_ns=header.closed_ns,
+            )
+        if known is None:
+            number = self._store.open_stream(info)
+            known = self._streams[header.stream] = _OpenStream(info, number, self._store.watermark(number))
+        elif known.info is not info:
+            self._store.open_stream(info)
+            known.info = info
+        return known

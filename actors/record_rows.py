@@ -5,12 +5,13 @@ stored as a BLOB, silently.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from runlane.actors.step_rows import SEQ_BITS, SEQ_MASK, SqlValue
+from runlane.actors.sql import SqlRow
+from runlane.actors.step_rows import SEQ_BITS, SEQ_MASK
 from runlane.config.errors import WireError
 from runlane.transport.records import (
     DropRecord,
@@ -31,7 +32,7 @@ class RowKind(NamedTuple):
     """How one kind is stored: the statement, and what turns a record of a stream into its values."""
 
     sql: str
-    values: Callable[[Any, int], tuple[SqlValue, ...]]
+    values: Callable[[Any, int], SqlRow]
 
 
 def row_id(stream_no: int, seq: int) -> int:
@@ -46,7 +47,7 @@ def json_text(value: object) -> str:
     return _JSON.encode(_json_value(value)).decode()
 
 
-def rows_of(kind: str, records: list[Record], stream_no: int) -> list[tuple[SqlValue, ...]]:
+def rows_of(kind: str, records: list[Record], stream_no: int) -> list[SqlRow]:
     """Values of all records, or none: raises `WireError` on the first that cannot be stored."""
     try:
         return [ROW_KINDS[kind].values(record, stream_no) for record in records]
@@ -64,9 +65,9 @@ def _json_value(value: object) -> object:
             return msgspec.Raw(b"9e999" if value > 0 else b"-9e999")
         return float(value)
     if isinstance(value, Mapping):
-        return {str(key): _json_value(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in cast("Mapping[object, object]", value).items()}
     if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
+        return [_json_value(item) for item in cast("Sequence[object]", value)]
     return _json_value(plain(value))
 
 
@@ -81,7 +82,7 @@ def _info(info: dict[str, Any] | None) -> str | None:
     return json_text(info) if info else None
 
 
-def _episode(record: EpisodeRecord, stream_no: int) -> tuple[SqlValue, ...]:
+def _episode(record: EpisodeRecord, stream_no: int) -> SqlRow:
     return (
         row_id(stream_no, record.seq),
         _integer(record.t_ns),
@@ -95,25 +96,25 @@ def _episode(record: EpisodeRecord, stream_no: int) -> tuple[SqlValue, ...]:
     )
 
 
-def _metric(record: MetricRecord, stream_no: int) -> tuple[SqlValue, ...]:
+def _metric(record: MetricRecord, stream_no: int) -> SqlRow:
     key = row_id(stream_no, record.seq)
     return key, _integer(record.t_ns), record.name, _integer(record.step), float(record.value)
 
 
-def _log(record: LogRecord, stream_no: int) -> tuple[SqlValue, ...]:
+def _log(record: LogRecord, stream_no: int) -> SqlRow:
     return row_id(stream_no, record.seq), _integer(record.t_ns), record.level, record.text
 
 
-def _run(record: RunRecord, stream_no: int) -> tuple[SqlValue, ...]:
+def _run(record: RunRecord, stream_no: int) -> SqlRow:
     return row_id(stream_no, record.seq), _integer(record.t_ns), record.state, json_text(record.facts)
 
 
-def _info_row(record: InfoRecord, stream_no: int) -> tuple[SqlValue, ...]:
+def _info_row(record: InfoRecord, stream_no: int) -> SqlRow:
     step_id = row_id(stream_no, record.step_seq)
     return step_id, _integer(record.env_index), row_id(0, record.seq), json_text(record.info)
 
 
-def _drop(record: DropRecord, stream_no: int) -> tuple[SqlValue, ...]:
+def _drop(record: DropRecord, stream_no: int) -> SqlRow:
     seq = row_id(0, record.seq)
     return stream_no, "source", seq, record.kind, seq, _integer(record.t_ns), record.reason, _integer(record.records)
 

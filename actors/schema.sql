@@ -19,8 +19,8 @@ CREATE TABLE IF NOT EXISTS runs (
   error      TEXT,
   command    TEXT,
   config     TEXT,                              -- JSON
-  host       TEXT,                              -- of the newest stream
-  pid        INTEGER,                           -- of the newest stream
+  host       TEXT,                              -- of the stream that opened it, or opened it again
+  pid        INTEGER,                           -- likewise
   facts      TEXT NOT NULL DEFAULT '{}'         -- JSON object: all facts of all run records, newest wins
 ) STRICT;
 
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS streams (
   host        TEXT NOT NULL,
   pid         INTEGER NOT NULL,
   started_ns  INTEGER NOT NULL,
-  state       TEXT NOT NULL DEFAULT 'running',  -- as in runs, told by this stream's own records
+  state       TEXT,                             -- as in runs, told by run records; NULL before the first
   ended_ns    INTEGER,
   first_seq   INTEGER,                          -- seq of the first record stored
   last_seq    INTEGER NOT NULL DEFAULT 0,       -- everything up to here is stored, or counted in drops
@@ -124,7 +124,7 @@ CREATE TABLE IF NOT EXISTS drop_rows (
   t_ns      INTEGER NOT NULL,
   reason    TEXT NOT NULL,
   records   INTEGER NOT NULL,
-  PRIMARY KEY (stream_no, noted_by, first_seq, kind)
+  PRIMARY KEY (stream_no, noted_by, first_seq, kind, reason)
 ) STRICT, WITHOUT ROWID;
 
 -- In the views below a stream is joined twice over: by number, which is quick from a record to its stream, and

@@ -5,13 +5,14 @@ Columns a schema lacks are NULL (`env_index` and `flags`: 0); fields we do not k
 """
 
 import re
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, cast
 
-import apsw
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from runlane.actors.sql import Cursor, SqlValue
 from runlane.config.errors import WireError
 from runlane.transport.columns import StepColumns, decode_steps, step_dtype
 from runlane.transport.messages import StepField, StepSchema
@@ -21,8 +22,6 @@ from runlane.transport.wire import Frame, Section
 SEQ_BITS = 40
 SEQ_MASK = (1 << SEQ_BITS) - 1
 WIDTH = 9  # columns of either table
-
-SqlValue = int | float | str | bytes | None
 
 _INT64_MAX = (1 << 63) - 1
 _COUNTER = re.compile(r"[<|]i[1248]|[<|]u[124]")  # what fits SQLite's signed 64 bits
@@ -68,11 +67,12 @@ class StepLayout:
         missing = {"seq", "t_ns"} - self.names
         if missing:
             raise WireError("schema", f"step rows without {' and '.join(sorted(missing))}")
+        places = cast("Mapping[str, tuple[Any, int]]", dtype.fields)
         self._dtype = np.dtype(
             {
                 "names": [field.name for field in fields],
                 "formats": [self._format(field) for field in fields],
-                "offsets": [_offset_in(dtype, field.name) for field in fields],
+                "offsets": [places[field.name][1] for field in fields],
                 "itemsize": dtype.itemsize,
             }
         )
@@ -161,14 +161,6 @@ def step_layout(schema: StepSchema) -> StepLayout:
     return VectorLayout(schema) if schema.env_count else ScalarLayout(schema)
 
 
-def _offset_in(dtype: np.dtype[np.void], name: str) -> int:
-    """Byte offset of a field in its row."""
-    fields = dtype.fields
-    if fields is None:
-        raise TypeError(f"{dtype} has no fields")
-    return int(fields[name][1])
-
-
 def insert_sql(table: str, rows: int) -> str:
     """Statement that inserts so many rows and passes over those whose key is there already."""
     row = f"({','.join('?' * WIDTH)})"
@@ -201,7 +193,7 @@ class RowBuffer:
     Holds less than one statement's rows between calls. Owned by the store, lossless.
     """
 
-    def __init__(self, cursor: apsw.Cursor, layout: type[StepLayout]) -> None:
+    def __init__(self, cursor: Cursor, layout: type[StepLayout]) -> None:
         self._cursor = cursor
         self._values: list[SqlValue] = []
         self._stride = layout.rows_per_statement * WIDTH

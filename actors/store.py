@@ -13,18 +13,18 @@ import numpy as np
 
 from runlane.actors.record_rows import DROP_SQL, ROW_KINDS, rows_of
 from runlane.actors.run_rows import apply_run_record, open_stream
+from runlane.actors.sql import SqlRow, SqlValue
 from runlane.actors.step_rows import (
     SEQ_BITS,
     SEQ_MASK,
     RowBuffer,
     ScalarLayout,
-    SqlValue,
     StepBatch,
     StepLayout,
     VectorLayout,
     step_layout,
 )
-from runlane.actors.store_file import open_writer, store_errors
+from runlane.actors.store_file import make_room, open_writer, store_errors
 from runlane.actors.wal_keeper import WalKeeper
 from runlane.config.errors import EndpointError, StoreError
 from runlane.config.names import KINDS
@@ -53,16 +53,16 @@ UPDATE streams SET
 
 
 class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What this store did since it was opened: new `rows` by kind, records that were `resent`, and its files."""
+    """What a store did since it was opened: new `rows` by kind, rows that were there before, and its files."""
 
     rows: dict[str, int]
-    resent: int
-    commits: int
+    resent_rows: int
     rollbacks: int
-    wal_bytes: int
     database_bytes: int
+    wal_bytes: int
     checkpoints: int
     checkpoints_blocked: int
+    checkpoints_failed: int
 
 
 @dataclass(slots=True)
@@ -85,16 +85,17 @@ class Store:
 
     def __init__(self, path: Path, settings: DbWriterSettings) -> None:
         """Open or create the database; raises `StoreError` naming the file and the remedy."""
+        make_room(path)
         self.path = path
-        self._connection = open_writer(path, settings)
+        self._lock = _take_lock(path)
         try:
-            self._lock = RoleLock(path.parent, path.name)
-        except (EndpointError, OSError) as error:
-            self._connection.close()
-            raise StoreError(f"{path} has another writer, or its lock cannot be taken: {error}") from error
+            self._connection = open_writer(path, settings)
+        except BaseException:
+            self._lock.release()
+            raise
         self._cursor = self._connection.cursor()
         self._log = WalKeeper(self._connection, settings.wal_limit_bytes)
-        self._buffers = {layout: RowBuffer(self._cursor, layout) for layout in (ScalarLayout, VectorLayout)}
+        self._buffers = {layout.table: RowBuffer(self._cursor, layout) for layout in (ScalarLayout, VectorLayout)}
         self._layouts: dict[tuple[int, int], tuple[StepSchema, StepLayout]] = {}
         self._newest_steps: dict[int, int] = {}  # by stream, stored or buffered
         self._changes: dict[int, _Change] = {}
@@ -116,7 +117,6 @@ class Store:
                 self._update_stream(stream_no, change)
             self._cursor.execute("COMMIT")
         self._committed.update(self._counted)
-        self._committed["commits"] += 1
         self._end_transaction()
         for cache in (self._newest_steps, self._layouts):
             if len(cache) > MAX_CACHED:
@@ -141,10 +141,11 @@ class Store:
             return open_stream(self._connection, info)
 
     def watermark(self, stream_no: int) -> int:
-        """Seq up to which the stream is committed without a hole; 0 for none."""
+        """Seq up to which the stream is stored without a hole, the open transaction included; 0 for none."""
         with store_errors(self.path):
             found = self._cursor.execute("SELECT last_seq FROM streams WHERE stream_no = ?", (stream_no,)).get
-        return int(found or 0)
+        change = self._changes.get(stream_no)
+        return max(found or 0, change.last_seq if change else 0)
 
     def advance(self, stream_no: int, last_seq: int) -> None:
         """Move the watermark. It is committed together with the records it speaks of, and never goes back."""
@@ -165,7 +166,7 @@ class Store:
             batch = self._without_stored(stream_no, batch)
             new = len(batch.seqs)
             if new:
-                self._buffers[type(layout)].add(layout.values(batch, stream_no))
+                self._buffers[layout.table].add(layout.values(batch, stream_no))
                 self._newest_steps[stream_no] = max(self._newest_steps[stream_no], int(batch.seqs[-1]))
                 change.steps += layout.env_steps(batch)
                 _note_first(change, int(batch.seqs[0]))
@@ -178,6 +179,135 @@ class Store:
         if not rows:
             return 0
         with store_errors(self.path):
-            new = self._insert(kind, rows)
-            ...
+            new = self._insert_runs(stream_no, rows, records) if kind == "run" else self._insert(kind, rows)
+        if kind == "episode":
+            change.episodes += new
+        _note_first(change, min(record.seq for record in records))
         return self._count(kind, new, len(records))
+
+    def note_gap(self, stream_no: int, first_seq: int, last_seq: int, t_ns: int) -> None:
+        """Note that the records from `first_seq` to `last_seq` never came."""
+        self._note(stream_no, first_seq, "", last_seq, t_ns, "gap", last_seq - first_seq + 1)
+
+    def note_reject(
+        self, stream_no: int, first_seq: int, last_seq: int, t_ns: int, kind: str, reason: str, records: int
+    ) -> None:
+        """Note that `records` records of one kind, between two seqs, came and could not be decoded."""
+        self._note(stream_no, first_seq, kind, last_seq, t_ns, reason, records)
+
+    # ---- figures and the end -----------------------------------------------------------------------------
+
+    def statistics(self) -> StoreStatistics:
+        """Figures of what is committed; file sizes as they are now."""
+        return StoreStatistics(
+            rows={kind: self._committed[kind] for kind in KINDS},
+            resent_rows=self._committed["resent"],
+            rollbacks=self._committed["rollbacks"],
+            database_bytes=_size(self.path),
+            wal_bytes=_size(self.path.with_name(f"{self.path.name}-wal")),
+            checkpoints=self._log.checkpoints,
+            checkpoints_blocked=self._log.blocked,
+            checkpoints_failed=self._log.failed,
+        )
+
+    def close(self) -> None:
+        """Roll back what is open, move the log into the database, free the file."""
+        try:
+            if self._connection.in_transaction:
+                self.rollback()
+            self._log.truncate()
+        finally:
+            self._connection.close()
+            self._lock.release()
+
+    # ---- inside ------------------------------------------------------------------------------------------
+
+    def _require_transaction(self) -> None:
+        if not self._connection.in_transaction:
+            raise StoreError(f"{self.path}: no transaction is open, or SQLite has rolled it back")
+
+    def _end_transaction(self) -> None:
+        for buffer in self._buffers.values():
+            buffer.clear()
+        self._changes.clear()
+        self._counted.clear()
+
+    def _change(self, stream_no: int) -> _Change:
+        self._require_transaction()
+        change = self._changes.get(stream_no)
+        if change is None:
+            change = self._changes[stream_no] = _Change()
+        return change
+
+    def _layout(self, stream_no: int, schema: StepSchema) -> StepLayout:
+        key = (stream_no, schema.schema_id)
+        known = self._layouts.get(key)
+        if known is None or (known[0] is not schema and known[0] != schema):
+            known = self._layouts[key] = (schema, step_layout(schema))
+        return known[1]
+
+    def _without_stored(self, stream_no: int, batch: StepBatch) -> StepBatch:
+        """The batch without rows that came before. Looks them up only when its seqs are not all newer."""
+        key = stream_no << SEQ_BITS
+        if stream_no not in self._newest_steps:
+            newest: int = self._cursor.execute(_NEWEST_STEP, (key, key | SEQ_MASK)).get
+            self._newest_steps[stream_no] = newest & SEQ_MASK
+        if not len(batch.seqs) or batch.seqs[0] > self._newest_steps[stream_no]:
+            return batch
+        self._flush()
+        between = (key | int(batch.seqs[0]), key | int(batch.seqs[-1]))
+        stored = [row[0] & SEQ_MASK for row in self._cursor.execute(_STORED_STEPS, between)]
+        is_new = ~np.isin(batch.seqs, stored)
+        return StepBatch(batch.rows[is_new], batch.seqs[is_new])
+
+    def _flush(self) -> None:
+        for buffer in self._buffers.values():
+            buffer.flush()
+
+    def _insert(self, kind: str, rows: list[SqlRow]) -> int:
+        before = self._connection.total_changes()
+        self._cursor.executemany(ROW_KINDS[kind].sql, rows)
+        return self._connection.total_changes() - before
+
+    def _insert_runs(self, stream_no: int, rows: list[SqlRow], records: list[Record]) -> int:
+        new = 0
+        for row, record in zip(rows, records, strict=True):
+            if self._insert("run", [row]) and isinstance(record, RunRecord):
+                apply_run_record(self._connection, stream_no, record)
+                new += 1
+        return new
+
+    def _note(self, *values: SqlValue) -> None:
+        self._require_transaction()
+        stream_no, first_seq, *rest = values
+        with store_errors(self.path):
+            self._cursor.execute(DROP_SQL, (stream_no, "db_writer", first_seq, *rest))
+
+    def _update_stream(self, stream_no: int, change: _Change) -> None:
+        values = (stream_no, change.first_seq, change.last_seq, change.steps, change.episodes)
+        self._cursor.execute(_UPDATE_STREAM, values)
+        if not self._connection.changes():
+            raise StoreError(f"{self.path}: there is no stream number {stream_no}")
+
+    def _count(self, kind: str, new: int, given: int) -> int:
+        self._counted[kind] += new
+        self._counted["resent"] += given - new
+        return new
+
+
+def _take_lock(path: Path) -> RoleLock:
+    try:
+        return RoleLock(path.parent, path.name)
+    except (EndpointError, OSError) as error:
+        raise StoreError(f"{path} has another writer, or its lock cannot be taken: {error}") from error
+
+
+def _note_first(change: _Change, seq: int) -> None:
+    change.first_seq = seq if change.first_seq is None else min(change.first_seq, seq)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -4,12 +4,13 @@ Exactly one connection writes and checkpoints (`Store`); every other opens read-
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from importlib import resources
 from pathlib import Path
 
 import apsw
 
+from runlane.actors.sql import Connection, connect
 from runlane.config.errors import StoreError
 from runlane.config.settings import DbWriterSettings
 
@@ -50,7 +51,7 @@ class StoreFullError(StoreError):
 
 
 @contextlib.contextmanager
-def store_errors(path: Path) -> Iterator[None]:
+def store_errors(path: Path) -> Generator[None]:
     """Turn an error of SQLite into a `StoreError` that names the file and keeps the cause."""
     try:
         yield
@@ -60,15 +61,19 @@ def store_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}") from error
 
 
-def open_writer(path: Path, settings: DbWriterSettings) -> apsw.Connection:
-    """Open or create the database for its one writer; raises `StoreError` when it is not ours to write."""
+def make_room(path: Path) -> None:
+    """Make the directory of a database; raises `StoreError` when it cannot be, or is no place for one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{path.parent} cannot be made ({error.strerror}); set data_dir to another place") from error
     refuse_shared_file_system(path)
+
+
+def open_writer(path: Path, settings: DbWriterSettings) -> Connection:
+    """Open or create the database for its one writer; raises `StoreError` when it is not ours to write."""
     with store_errors(path):
-        connection = apsw.Connection(str(path))
+        connection = connect(path)
         try:
             connection.set_busy_timeout(BUSY_MS)
             if _is_empty(connection, path):
@@ -80,7 +85,7 @@ def open_writer(path: Path, settings: DbWriterSettings) -> apsw.Connection:
     return connection
 
 
-def open_readonly(path: Path) -> apsw.Connection:
+def open_readonly(path: Path) -> Connection:
     """Open the database for reading while its writer works; raises `StoreError` when there is none to read.
 
     A reader holds back the writer's checkpoints for as long as it is inside a query, so fetch all rows at
@@ -91,7 +96,7 @@ def open_readonly(path: Path) -> apsw.Connection:
             f"no database at {path}; run `runlane demo` to record a first run, or set data_dir to where yours lies"
         )
     with store_errors(path):
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        connection = connect(path, apsw.SQLITE_OPEN_READONLY)
         try:
             connection.set_busy_timeout(BUSY_MS)
             connection.wal_autocheckpoint(0)
@@ -134,7 +139,7 @@ def file_system_of(path: Path, mounts: str) -> str:
     return found
 
 
-def _is_empty(connection: apsw.Connection, path: Path) -> bool:
+def _is_empty(connection: Connection, path: Path) -> bool:
     """Whether the file holds nothing yet; raises `StoreError` when it holds something that is not ours."""
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
@@ -154,16 +159,16 @@ def _is_empty(connection: apsw.Connection, path: Path) -> bool:
     return True
 
 
-def _create(connection: apsw.Connection) -> None:
+def _create(connection: Connection) -> None:
     """All or nothing: the version is set in the transaction that makes the tables."""
     schema = resources.files("runlane.actors").joinpath("schema.sql").read_text("utf-8")
-    with connection:
-        connection.execute(schema)
-        connection.pragma("application_id", APPLICATION_ID)
-        connection.pragma("user_version", SCHEMA_VERSION)
+    connection.execute(
+        f"BEGIN IMMEDIATE; {schema}; PRAGMA application_id = {APPLICATION_ID};"
+        f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+    )
 
 
-def _configure(connection: apsw.Connection, path: Path, settings: DbWriterSettings) -> None:
+def _configure(connection: Connection, path: Path, settings: DbWriterSettings) -> None:
     """Checkpoints are the store's business, so SQLite's own are off."""
     mode = connection.pragma("journal_mode", "wal")
     if mode != "wal":

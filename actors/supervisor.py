@@ -13,6 +13,7 @@ from typing import Any
 import zmq
 
 from runlane.actors.graph import Graph
+from runlane.actors.lifeline import Lifeline
 from runlane.actors.shutdown import OrderedStop
 from runlane.actors.signal_watch import SignalWatch
 from runlane.actors.topology import Topology
@@ -87,6 +88,7 @@ class Supervisor:
         self._was_up = False
         self._interrupts = 0
         self._signals: SignalWatch | None = None
+        self._lifeline: Lifeline | None = None
         self._poller = zmq.Poller()
 
     def run(self) -> int:
@@ -95,7 +97,9 @@ class Supervisor:
         Raises a `RunlaneError` when it cannot begin, as when a supervisor is there already.
         """
         with SignalWatch(_SIGNALS) as self._signals:
-            self._poller.register(self._signals.fileno(), zmq.POLLIN)
+            self._watch(self._signals.fileno())
+            self._lifeline = Lifeline.from_environment(os.environ)
+            self._watch(self._lifeline.fileno())
             try:
                 self.on_start()
                 while not self.is_drained():
@@ -103,6 +107,10 @@ class Supervisor:
             finally:
                 self.on_close()
         return self.exit_code
+
+    def _watch(self, fd: int) -> None:
+        if fd >= 0:
+            self._poller.register(fd, zmq.POLLIN)
 
     # ---- life ----
 
@@ -125,6 +133,7 @@ class Supervisor:
         """Wait for a message, a signal or a due time, then do all that is due."""
         ready = poll_events(self._poller, min(timeout_s, self._idle_s()))
         self._take_signals()
+        self._look_at_lifeline()
         if self._socket in ready:
             self._receive()
         now_s = self.clock.monotonic_s()
@@ -153,6 +162,8 @@ class Supervisor:
     def on_close(self) -> None:
         """Kill what an error left running, close, let the lock go, sweep. Called once, also after an error."""
         self.graph.close()
+        if self._lifeline is not None:
+            self._lifeline.close()
         if hasattr(self, "_socket"):
             self._socket.close(LINGER_MS)
             unlink_socket(endpoint_of(self.settings, names.SUPERVISOR_SOCKET))
@@ -184,6 +195,16 @@ class Supervisor:
         if self._interrupts > 1 and self._stop is not None:
             self._interrupts = 1
             self._stop.kill_all(self.clock.monotonic_s())
+
+    def _look_at_lifeline(self) -> None:
+        """A command line may have started this graph for itself; when it is gone, so is the need."""
+        if self._lifeline is not None and self._lifeline.is_broken():
+            if self._lifeline.fileno() >= 0:
+                self._poller.unregister(self._lifeline.fileno())
+            self._lifeline.close()
+            self._lifeline = None
+            log_event(log_ids.ACTOR_ORPHANED)
+            self._begin_stop("lifeline", 0)
 
     def _begin_stop(self, reason: str, exit_code: int) -> None:
         """The first reason counts; later ones change nothing."""

@@ -4,8 +4,11 @@ Only the writing connection has one. A reader inside a query pins the log: a PAS
 it can and waits for nobody; above the limit a TRUNCATE waits for readers a moment, and a blocked one is counted.
 """
 
+from typing import Any
+
 import apsw
 
+from runlane.actors.sql import Connection
 from runlane.actors.store_file import BUSY_MS
 
 CHECKPOINT_PAGES = 4_000  # between two checkpoints, 16 MB of log
@@ -15,7 +18,7 @@ TRUNCATE_WAIT_MS = 100
 class WalKeeper:
     """Checkpoints of one writing connection. `blocked` counts those a reader kept from emptying the log."""
 
-    def __init__(self, connection: apsw.Connection, limit_bytes: int) -> None:
+    def __init__(self, connection: Connection, limit_bytes: int) -> None:
         self.checkpoints = 0
         self.blocked = 0
         self.failed = 0
@@ -26,7 +29,7 @@ class WalKeeper:
         self._done_at = 0  # as of the last checkpoint
         connection.set_wal_hook(self._on_commit)
 
-    def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+    def _on_commit(self, _connection: Any, _name: str, pages: int) -> int:
         self._pages = pages
         return apsw.SQLITE_OK
 

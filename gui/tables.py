@@ -50,7 +50,7 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
             str(run["state"]),
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started_ns"] / 1e9)),
             _duration(run["started_ns"], run["ended_ns"]),
-            *(cell(run[key]) for key in ("workers", "env_steps", "episodes", "mean_return", "drops")),
+            *(cell(run[key]) for key in ("workers", "steps", "episodes", "mean_return", "drops")),
         )
     console().print(table)
     if not runs:
@@ -70,7 +70,7 @@ def print_status(status: Status) -> None:
     )
     table = Table("process", "kind", "state", "pid", "restarts", "heartbeat", "figures")
     for child in status.children:
-        age = "–" if child.heartbeat_age_s is None else f"{child.heartbeat_age_s:.1f} s ago"
+        age = "-" if child.heartbeat_age_s is None else f"{child.heartbeat_age_s:.1f} s ago"
         state = child.state if child.exit_code is None else f"{child.state} ({child.exit_code})"
         table.add_row(
             child.name, child.kind, state, str(child.pid), str(child.restarts), age, _figures(child.statistics)

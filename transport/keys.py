@@ -10,19 +10,23 @@ an allow-list. A keys directory is made by `runlane keys DIR`; copy it to every 
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
-import zmq.auth
-from zmq.auth.thread import ThreadAuthenticator
 
 from runlane.config.errors import EndpointError
 from runlane.config.settings import TransportSettings
 
-_authenticators: dict[int, ThreadAuthenticator] = {}
+if TYPE_CHECKING:  # importing it loads asyncio, which no process without keys needs
+    from zmq.auth.thread import ThreadAuthenticator
+
+_authenticators: "dict[int, ThreadAuthenticator]" = {}
 
 
 def create_keys(directory: Path) -> list[Path]:
     """Make a server pair and one authorised client pair; raises `EndpointError` rather than overwrite."""
+    import zmq.auth
+
     if directory.exists() and any(directory.iterdir()):
         raise EndpointError(f"{directory} is not empty; give a new directory, so that no key is overwritten")
     authorized = directory / "authorized"
@@ -59,6 +63,8 @@ def apply_client_keys(socket: zmq.Socket[bytes], transport: TransportSettings) -
 
 
 def _load(path: Path, *, needs_secret: bool = True) -> tuple[bytes, bytes]:
+    import zmq.auth
+
     try:
         public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
@@ -72,6 +78,8 @@ def _authenticate(context: zmq.Context[zmq.Socket[bytes]], authorized: Path) -> 
     """One ZAP answerer per context; it must live as long as the context's sockets."""
     if id(context) in _authenticators:
         return
+    from zmq.auth.thread import ThreadAuthenticator
+
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
     authenticator.configure_curve(domain="runlane", location=str(authorized))

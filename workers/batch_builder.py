@@ -1,8 +1,8 @@
 """BatchBuilder: the batch being filled. Gives each record its seq. No lock, no socket; the session guards it.
 
 Step rows are packed into `buffer` as they will be sent; other records wait as structs. A KeyboardInterrupt can
-arrive at any call, so seq and count are moved together, right after the record is in place, with no call
-between: a record is either wholly in the batch or not at all.
+arrive at any call, so the seq is moved right after the record is in place, with no call between: a record is
+either wholly in the batch or not at all.
 """
 
 import struct
@@ -17,24 +17,54 @@ from runlane.workers.step_layout import StepLayout, VectorLayout
 
 
 class BatchBuilder:
-    """One stream's next batch, at most `limit` records."""
+    """One stream's next batch, at most `limit` records.
+
+    Two numbers say all: `seq`, the newest given, and `offset`, the end of the newest row. What else there is to
+    know follows from them, because every step has to move what it has to move.
+    """
+
+    __slots__ = (
+        "buffer",
+        "full_seq",
+        "layout",
+        "limit",
+        "offset",
+        "pack_plain",
+        "records",
+        "schemas",
+        "seq",
+        "taken_rows",
+    )
 
     def __init__(self, limit: int) -> None:
-        """An empty batch of a stream that begins at seq 1."""
+        """An empty batch of a stream that begins at seq 1. A limit of 0 makes it full from the start."""
         self.limit = limit
         self.seq = 0
-        self.count = 0
-        self.rows = 0
+        self.full_seq = limit
         self.offset = 0
+        self.taken_rows = 0
         self.buffer = bytearray()
         self.layout: StepLayout | VectorLayout | None = None
+        # Bound here for the common row, a scalar action and no observation, which needs no conversion.
+        self.is_plain = False
+        self.pack_into: Callable[..., None] = struct.pack_into
         self.schemas: list[StepSchema] = []
         self.records: dict[str, list[Record]] = {}
 
     @property
+    def count(self) -> int:
+        """Records in the batch."""
+        return self.seq - self.full_seq + self.limit
+
+    @property
+    def rows(self) -> int:
+        """Step rows in the batch."""
+        return self.offset // self.layout.row_bytes if self.layout is not None else 0
+
+    @property
     def is_full(self) -> bool:
         """Whether the batch must be taken before another record fits."""
-        return self.count >= self.limit
+        return self.seq >= self.full_seq
 
     def append(self, kind: str, make: Callable[[int], Record]) -> None:
         """Give the record that `make` builds the next seq. The batch is not full."""
@@ -44,12 +74,13 @@ class BatchBuilder:
         record = make(self.seq + 1)
         rows += [record]  # no call: see the module's docstring
         self.seq += 1
-        self.count += 1
 
     def use(self, layout: StepLayout | VectorLayout) -> None:
         """Write rows in this new layout from here on. The batch holds no row."""
         self.schemas.append(layout.schema)
         self.layout = layout
+        self.is_plain = isinstance(layout, StepLayout) and layout.is_plain
+        self.pack_into = layout.pack_into
         self.buffer = bytearray(layout.row_bytes * self.limit)
 
     def write_row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> bool:
@@ -58,7 +89,7 @@ class BatchBuilder:
         if not isinstance(layout, StepLayout):
             return False
         try:
-            layout.pack_into(self.buffer, self.offset, *fixed, *layout.arguments(action, observation))
+            layout.pack(self.buffer, self.offset, fixed, action, observation)
         except (TypeError, ValueError, struct.error):
             return False
         return True
@@ -77,17 +108,18 @@ class BatchBuilder:
     def keep_row(self, row_bytes: int) -> None:
         """The row just packed is a record now."""
         self.offset += row_bytes
-        self.rows += 1
         self.seq += 1
-        self.count += 1
 
     def take(self) -> Sealed | None:
         """The batch as it is, and an empty one in its place; None when it holds nothing."""
-        if not self.count:
+        count, rows = self.count, self.rows
+        if not count:
             return None
         schema_id = self.layout.schema.schema_id if self.layout is not None else 0
         body = bytes(memoryview(self.buffer)[: self.offset])
-        sealed = Sealed(self.seq - self.count + 1, self.count, time.time_ns(), schema_id, self.rows, body, self.records)
+        sealed = Sealed(self.seq - count + 1, count, time.time_ns(), schema_id, rows, body, self.records)
         self.records = {}
-        self.count = self.rows = self.offset = 0
+        self.taken_rows += rows
+        self.offset = 0
+        self.full_seq = self.seq + self.limit
         return sealed

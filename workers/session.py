@@ -76,8 +76,10 @@ class WorkerSession:
     def _open(self, info: StreamInfo) -> None:
         """Start a stream with nothing in it."""
         self.info = info
-        self._env_steps = 0
-        self._trackers: dict[int, EpisodeTracker] = {0: EpisodeTracker()}
+        self._reset_rows = 0
+        self._vector_steps = 0
+        self._tracker = EpisodeTracker()
+        self._trackers: dict[int, EpisodeTracker] = {0: self._tracker}
         self._vector: VectorTracker | None = None
         self._unreported: dict[str, int] = {}
         self._is_forked = False
@@ -111,38 +113,53 @@ class WorkerSession:
         try:
             with self._lock:
                 batch = self._batch
-                if batch.count >= batch.limit:
+                if batch.seq >= batch.full_seq:
                     batch = self._make_room("step")
-                tracker = self._trackers.get(env_index) or self._track(env_index)
-                number = 0 if is_reset else tracker.step + 1
-                flags = terminated * TERMINATED | truncated * TRUNCATED
-                if is_reset or is_human:
-                    flags |= is_reset * IS_RESET | is_human * HUMAN
+                tracker = self._tracker if env_index == 0 else self._track(env_index)
+                number = tracker.step + 1
+                flags = 0
+                if terminated:
+                    flags = TERMINATED
+                if truncated:
+                    flags |= TRUNCATED
+                if is_human:
+                    flags |= HUMAN
+                if is_reset:
+                    flags |= IS_RESET
+                    number = 0
                 t_ns = _time_ns()
                 seq = batch.seq + 1
-                layout = batch.layout
-                try:
-                    if observation is not None or not layout.is_plain:  # type: ignore[union-attr]
-                        raise TypeError
-                    layout.pack_into(  # type: ignore[union-attr]
-                        batch.buffer, batch.offset, seq, t_ns, tracker.episode, number, env_index, flags, reward, action
-                    )
-                    row_bytes = layout.row_bytes  # type: ignore[union-attr]
-                except (AttributeError, TypeError, struct.error):  # arrays, or a row unlike the last
-                    fixed = (seq, t_ns, tracker.episode, number, env_index, flags, reward)
-                    row_bytes = self._write_row(fixed, action, observation)
-                batch.offset += row_bytes
-                batch.rows += 1
+                is_packed = False
+                if observation is None and batch.is_plain:
+                    try:
+                        batch.pack_into(
+                            batch.buffer,
+                            batch.offset,
+                            seq,
+                            t_ns,
+                            tracker.episode,
+                            number,
+                            env_index,
+                            flags,
+                            reward,
+                            action,
+                        )
+                        is_packed = True
+                    except (TypeError, struct.error):  # a row unlike the last
+                        pass
+                if not is_packed:
+                    self._write_row((seq, t_ns, tracker.episode, number, env_index, flags, reward), action, observation)
+                batch.offset += batch.layout.row_bytes  # type: ignore[union-attr]
                 batch.seq = seq
-                batch.count += 1
                 if number:
-                    self._env_steps += 1
                     tracker.step = number
                     tracker.episode_return += reward
                     if number == 1:
                         tracker.started_ns = t_ns
-                    if flags & _ENDED:
-                        self._end_episode(tracker, env_index, "terminated" if terminated else "truncated", None)
+                else:
+                    self._reset_rows += 1
+                if flags & _ENDED and number:
+                    self._end_episode(tracker, env_index, "terminated" if terminated else "truncated", None)
                 if info:
                     facts = plain_map(info)
                     self._append("info", lambda own: InfoRecord(own, seq, env_index, facts))
@@ -197,7 +214,7 @@ class WorkerSession:
         """
         try:
             with self._lock:
-                tracker = self._trackers.get(env_index) or self._track(env_index)
+                tracker = self._track(env_index)
                 if tracker.step == 0 and episode_return is None:
                     return
                 if episode_return is not None:
@@ -231,7 +248,7 @@ class WorkerSession:
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record several named scalars of one moment."""
-        at = self._env_steps if step is None else step
+        at = self.env_steps if step is None else step
         for name, value in values.items():
             self._add("metric", lambda seq, n=name, v=value: MetricRecord(seq, _time_ns(), str(n), float(v), int(at)))
 
@@ -254,7 +271,7 @@ class WorkerSession:
         for index in list(self._trackers):
             self.episode(outcome="abandoned", env_index=index)
         self.abandon_vector_episodes()
-        facts = {"env_steps": self._env_steps, "faults": self.faults, "error": self._failure}
+        facts = {"env_steps": self.env_steps, "faults": self.faults, "error": self._failure}
         self._add("run", lambda seq: RunRecord(seq, _time_ns(), state, facts))
         with self._lock:
             self._is_closed = True
@@ -267,13 +284,19 @@ class WorkerSession:
         atexit.unregister(self._at_exit)
         return is_drained
 
+    @property
+    def env_steps(self) -> int:
+        """Environment steps recorded so far, without resets."""
+        batch = self._batch
+        return batch.taken_rows + batch.rows - self._reset_rows + self._vector_steps
+
     def statistics(self) -> dict[str, Any]:
         """Figures of this session: records given a seq, committed, dropped, faults."""
         return {
             "stream": self.info.stream,
             "records": self._batch.seq,
             "acked": self._outbox.window.oldest_seq - 1,
-            "env_steps": self._env_steps,
+            "env_steps": self.env_steps,
             "dropped": dict(self.dropped),
             "faults": self.faults,
         }
@@ -281,7 +304,10 @@ class WorkerSession:
     # ---- records; the lock is held in all of these but `_add` ---------------------------------------------
 
     def _track(self, env_index: int) -> EpisodeTracker:
-        return self._trackers.setdefault(env_index, EpisodeTracker())
+        tracker = self._trackers.get(env_index)
+        if tracker is None:
+            tracker = self._trackers[env_index] = EpisodeTracker()
+        return tracker
 
     def _add(self, kind: str, make: Callable[[int], Record]) -> None:
         try:
@@ -294,7 +320,7 @@ class WorkerSession:
 
     def _append(self, kind: str, make: Callable[[int], Record]) -> None:
         batch = self._batch
-        if batch.count >= batch.limit:
+        if batch.is_full:
             batch = self._make_room(kind)
         batch.append(kind, make)
 
@@ -320,18 +346,17 @@ class WorkerSession:
         vector.begin_next(index)
         self._end_episode(running, index, outcome, None)
 
-    def _write_row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> int:
-        """Pack a row the general way, in a new layout if it does not fit the one in use; returns its bytes."""
+    def _write_row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> None:
+        """Pack a row the general way, in a new layout if it does not fit the one in use."""
         if not self._batch.write_row(fixed, action, observation):
             self._use(StepLayout(len(self._batch.schemas), action, observation))
             if not self._batch.write_row(fixed, action, observation):
                 raise TypeError(f"a step of action {action!r} and reward {fixed[-1]!r} cannot be packed")
-        return self._batch.layout.row_bytes  # type: ignore[union-attr]
 
     def _write_vector_row(
         self, vector: VectorTracker, rewards: Any, flags: Any, is_reset: Any, optional: list[Any]
     ) -> None:
-        batch = self._batch if self._batch.count < self._batch.limit else self._make_room("step")
+        batch = self._make_room("step") if self._batch.is_full else self._batch
         t_ns = _time_ns()
         vector.count(rewards, is_reset, t_ns)
         columns = [vector.episode, vector.step, flags, rewards]
@@ -341,7 +366,8 @@ class WorkerSession:
             if not batch.write_vector_row(fixed, columns, optional, vector.env_count):
                 raise TypeError("a step of a vector environment cannot be packed")
         batch.keep_row(batch.layout.row_bytes)  # type: ignore[union-attr]
-        self._env_steps += vector.env_count - (0 if is_reset is None else int(is_reset.sum()))
+        # `env_steps` counts this row as one step; the rest of its environments are added here.
+        self._vector_steps += vector.env_count - 1 - (0 if is_reset is None else int(is_reset.sum()))
 
     # ---- batches; the lock is held ------------------------------------------------------------------------
 

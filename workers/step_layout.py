@@ -65,18 +65,17 @@ class StepLayout:
         self.row_bytes = self.row.size
         self.to_action = _converter(action_field)
         self.to_observation = _converter(observation_field)
-        # Bound once: the common case, a scalar action and no observation, needs no conversion at all.
         self.is_plain = action_field is not None and action_field.count == 0 and observation_field is None
 
-    def arguments(self, action: Any, observation: Any) -> list[Any]:
-        """The trailing arguments of `pack_into`; raises `TypeError` or `ValueError` where they do not fit."""
-        converted = []
-        for value, convert in ((action, self.to_action), (observation, self.to_observation)):
-            if (value is None) != (convert is None):
-                raise TypeError("a value appeared or vanished since the last step")
-            if convert is not None:
-                converted.append(convert(value))
-        return converted
+    def pack(self, buffer: bytearray, offset: int, fixed: tuple[Any, ...], action: Any, observation: Any) -> None:
+        """Write one row; raises `TypeError`, `ValueError` or `struct.error` where a value does not fit."""
+        if (action is None) != (self.to_action is None) or (observation is None) != (self.to_observation is None):
+            raise TypeError("a value appeared or vanished since the last step")
+        if self.to_action is not None:
+            fixed += (self.to_action(action),)
+        if self.to_observation is not None:
+            fixed += (self.to_observation(observation),)
+        self.pack_into(buffer, offset, *fixed)
 
 
 def _struct_code(field: StepField) -> str:
@@ -92,10 +91,16 @@ def _converter(field: StepField | None) -> ToBytes | None:
     dtype = np.dtype(field.code)
 
     def to_bytes(value: Any) -> bytes:
-        array = value if isinstance(value, np.ndarray) and value.dtype == dtype else as_array(value)
-        if array.dtype != dtype or array.nbytes != size:
-            raise TypeError(f"array of {array.dtype} and {array.nbytes} bytes, the rows hold {dtype} and {size}")
-        return array.tobytes()
+        if value.__class__ is np.ndarray and value.dtype is dtype:  # a dtype of a plain type is one object
+            body: bytes = value.tobytes()
+        else:
+            array = as_array(value)
+            if array.dtype != dtype:
+                raise TypeError(f"array of {array.dtype}, the rows hold {dtype}")
+            body = array.tobytes()
+        if len(body) != size:
+            raise TypeError(f"array of {len(body)} bytes, the rows hold {size}")
+        return body
 
     return to_bytes
 

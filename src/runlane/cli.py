@@ -103,7 +103,7 @@ def _print_run(settings: Settings, run_id: str, is_drained: bool) -> None:
     found = [row for row in list_runs(database_of(settings)) if row.run == run_id]
     for row in found:
         sys.stderr.write(
-            f"runlane: run {row.run} {row.state}: {row.env_steps} steps, {row.episodes} episodes stored in "
+            f"runlane: run {row.run} {row.state}: {row.steps} steps, {row.episodes} episodes stored in "
             f"{database_of(settings)}\n"
         )
     if not found:

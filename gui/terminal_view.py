@@ -1,0 +1,327 @@
+"""What `runlane demo` shows in a terminal: curves and tables as Rich renderables, or one plain line at a time.
+
+Only draws: `run_model.py` holds what is shown. Colour adds nothing that a word or a mark does not say.
+"""
+
+import math
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from runlane.gui.run_model import RunView, StoreFigures, SubscriberAccount, WorkerView, accounts_of, store_figures_of
+from runlane.transport.messages import ChildStatus, Status
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+PLAIN_INTERVAL_S = 2.0
+LIVE_INTERVAL_S = 0.2
+
+MAX_CHART_ROWS = 8
+MAX_CHART_COLUMNS = 200
+LABEL_COLUMNS = 8
+SIDE_BY_SIDE_COLUMNS = 126
+RATE_COLUMNS = 12
+WORKER_ROWS = 5  # of one worker, beside its chart
+
+_ACCENT = "cyan"
+_STATE_STYLES = {"running": "green", "finished": "green", "ended": "dim", "waiting": "dim"}
+
+
+# ---- curves ----------------------------------------------------------------------------------------------
+
+
+def resample(values: Sequence[float], columns: int) -> list[float]:
+    """At most `columns` means over equal stretches of the series; NaN where a stretch holds no finite number."""
+    count = len(values)
+    columns = min(count, columns)
+    bounds = [index * count // columns for index in range(columns + 1)] if columns else []
+    found: list[float] = []
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        finite = [value for value in values[start:end] if math.isfinite(value)]
+        found.append(sum(finite) / len(finite) if finite else math.nan)
+    return found
+
+
+def block_chart(
+    values: Sequence[float], columns: int, rows: int, low: float | None = None
+) -> tuple[list[str], float, float]:
+    """The series in unicode blocks, top row first, with the least and greatest value drawn.
+
+    `low` is the value of an empty column, where it is not the least one. Any finite value shows as a mark.
+    """
+    points = resample(values, columns)
+    finite = [value for value in points if math.isfinite(value)]
+    if not finite:
+        return ["" for _ in range(rows)], math.nan, math.nan
+    least, greatest = min(finite) if low is None else low, max(finite)
+    span = greatest - least
+    eighths = [_eighths((value - least) / span if span > 0 else 0.5, rows) for value in points]
+    lines = ["".join(BLOCKS[min(max(level - 8 * row, 0), 8)] for level in eighths) for row in reversed(range(rows))]
+    return lines, least, greatest
+
+
+def _eighths(share: float, rows: int) -> int:
+    return max(1, round(share * 8 * rows)) if math.isfinite(share) else 0
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------
+
+
+def short(value: float | None) -> str:
+    """A measured value in a few characters; a dash when there is none."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.1f}" if 0.1 <= abs(value) < 1e7 or value == 0 else f"{value:.2g}"
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as `1:02` or `1:00:02`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size_text(size_bytes: int) -> str:
+    """Bytes as `12.3 MB`."""
+    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:,.2f} GB"
+
+
+def drops_text(account: SubscriberAccount) -> str:
+    """Dropped records by reason, as `drop_oldest 12, subscriber_left 3`; `0` when there are none."""
+    return ", ".join(f"{reason} {records:,}" for reason, records in account.dropped.items() if records) or "0"
+
+
+def policy_text(account: SubscriberAccount) -> str:
+    """A QoS policy, as `drop_oldest 4096`."""
+    return f"{account.overflow} {account.max_queue}" if account.max_queue else account.overflow
+
+
+# ---- the live view ---------------------------------------------------------------------------------------
+
+
+def render(view: RunView, status: Status | None, now_s: float, width: int, height: int) -> RenderableType:
+    """Everything, in at most `height` lines: what the tables leave goes to the curves."""
+    accounts = accounts_of(status)
+    bus, bus_rows = _bus(accounts, store_figures_of(status))
+    processes, process_rows = _processes(status)
+    needed = 2 + WORKER_ROWS + 3
+    if width >= SIDE_BY_SIDE_COLUMNS:
+        side = Table.grid(padding=(0, 4))
+        side.add_row(bus, processes)
+        bottom, bottom_rows = [side], max(bus_rows, process_rows)
+    elif needed + bus_rows + process_rows <= height:
+        bottom, bottom_rows = [bus, Text(), processes], bus_rows + 1 + process_rows
+    else:
+        bottom, bottom_rows = [bus, _process_line(status)], bus_rows + 1
+    workers = _workers(view, now_s, width, height - 2 - 1 - bottom_rows)
+    return Group(_header(view, status, now_s, width), *workers, Text(), *bottom)
+
+
+def _header(view: RunView, status: Status | None, now_s: float, width: int) -> Text:
+    name = ", ".join(view.run_names) or "waiting for the first record"
+    left = f" runlane  {name}"
+    right = f"{status.state if status is not None else 'starting'}  {clock_text(now_s - view.started_s)} "
+    room = max(width - len(right) - 2, 0)
+    line = Text(f"{left[:room].ljust(width - len(right))}{right}"[:width], style="bold reverse", no_wrap=True)
+    return line.append("\n", style="not reverse")
+
+
+def _workers(view: RunView, now_s: float, width: int, height: int) -> list[Text]:
+    """The newest workers that fit, in a steady order; each in as many lines as its share of the height."""
+    fit = max(1, min(len(view.workers), height // (WORKER_ROWS + 1)))
+    shown = sorted(list(view.workers.values())[-fit:], key=lambda worker: (worker.run, worker.name))
+    hidden = len(view.workers) - len(shown)
+    rows = (height - (1 if hidden else 0)) // fit - WORKER_ROWS
+    lines = [line for worker in shown for line in _worker(worker, now_s, width, max(1, min(rows, MAX_CHART_ROWS)))]
+    return [*lines, _text(f"and {hidden} more", "dim")] if hidden > 0 else lines
+
+
+def _worker(worker: WorkerView, now_s: float, width: int, rows: int) -> list[Text]:
+    title = _text(worker.name, "bold").append(f"  {worker.state}", _state_style(worker.state))
+    title.append(f"  episode return, from the first to number {worker.episodes:,}", "dim")
+    return [title, *_chart(worker, width, rows), *_tiles(worker, now_s, width), _metrics(worker), Text()]
+
+
+def _chart(worker: WorkerView, width: int, rows: int) -> list[Text]:
+    columns = min(max(width - LABEL_COLUMNS - 3, 1), MAX_CHART_COLUMNS)
+    lines, least, greatest = block_chart(worker.curve.values, columns, rows)
+    labels = ["" for _ in lines]
+    if not math.isnan(greatest):
+        labels = [short(greatest), *labels[1:-1], short(least)] if rows > 1 else [f"{short(least)}-{short(greatest)}"]
+    return [
+        _text(f"{label:>{LABEL_COLUMNS}} {'┤' if label else '│'}", "dim").append(line, _ACCENT)
+        for label, line in zip(labels, lines, strict=True)
+    ]
+
+
+def _tiles(worker: WorkerView, now_s: float, width: int) -> list[Text]:
+    """Two lines: labels, and below each its number."""
+    spark = block_chart(worker.rate.history(now_s), RATE_COLUMNS, 1, low=0.0)[0][0] if width >= 78 else ""
+    tiles = (
+        (f"mean of last {max(len(worker.recent), 1)}", short(worker.mean_return)),
+        ("best", short(worker.best)),
+        ("episodes", f"{worker.episodes:,}"),
+        ("env steps", f"{worker.env_steps:,}"),
+        ("steps/s", f"{worker.rate.per_s(now_s):,.0f} {spark}"),
+    )
+    labels, numbers = _text(" " * (LABEL_COLUMNS + 2)), _text(" " * (LABEL_COLUMNS + 2))
+    for label, number in tiles:
+        columns = max(len(label), len(number)) + 3
+        labels.append(label.ljust(columns), "dim")
+        numbers.append(number.ljust(columns), "bold")
+    return [labels, numbers]
+
+
+def _metrics(worker: WorkerView) -> Text:
+    line = _text(" " * (LABEL_COLUMNS + 2))
+    for name, record in sorted(worker.metrics.items()):
+        line.append(f"{name} ", "dim").append(f"{record.value:.3g}  ")
+    return line
+
+
+def _bus(accounts: Sequence[SubscriberAccount], store: StoreFigures) -> tuple[RenderableType, int]:
+    """The accounts, a further line for each subscriber that lost something, and the store; with its lines."""
+    table = _table("subscriber", "policy", "published", "delivered", "dropped", "queued", "peak", "live")
+    notes: list[Text] = []
+    for account in accounts:
+        figures = (account.published, account.delivered, account.total_dropped, account.queued, account.peak)
+        name, policy = Text(account.name, style="bold"), policy_text(account)
+        table.add_row(name, policy, *(f"{figure:,}" for figure in figures), "yes" if account.is_live else "no")
+        if account.total_dropped:
+            notes.append(_text(f"{account.name} dropped: {drops_text(account)}", "yellow"))
+    notes.append(
+        _text("SQLite", "bold")
+        .append(f"  {store.rows_committed:,} rows committed  ")
+        .append(f"last commit {store.commit_s * 1e3:.1f} ms  database {size_text(store.database_bytes)}", "dim")
+    )
+    return Group(table, *notes), 1 + len(accounts) + len(notes)
+
+
+def _processes(status: Status | None) -> tuple[RenderableType, int]:
+    table = _table("process", "pid", "state", "restarts")
+    if status is None:
+        return table, 1
+    table.add_row("supervisor", str(status.pid), Text(status.state, style=_state_style(status.state)), "0")
+    for child in status.children:
+        style = "bold red" if child.state == "ended" and child.exit_code else _state_style(child.state)
+        pid = str(child.pid) if child.pid else "-"
+        table.add_row(child.name, pid, Text(state_text(child), style=style), str(child.restarts))
+    return table, 2 + len(status.children)
+
+
+def _process_line(status: Status | None) -> Text:
+    children = status.children if status is not None else []
+    line = _text("processes", "bold")
+    for child in children:
+        line.append(f"  {child.name} ").append(state_text(child), _state_style(child.state))
+    return line
+
+
+def state_text(child: ChildStatus) -> str:
+    """A child's state; with its exit code once it ended."""
+    return f"{child.state} ({child.exit_code})" if child.state == "ended" else child.state
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        is_number = column in ("pid", "published", "delivered", "dropped", "queued", "peak", "restarts")
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
+    return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(no_wrap=True, overflow="ellipsis").append(text, style)
+
+
+def _state_style(state: str) -> str:
+    return _STATE_STYLES.get(state, "yellow")
+
+
+# ---- plain lines, and where either goes ------------------------------------------------------------------
+
+
+def plain_line(view: RunView, status: Status | None, now_s: float) -> str:
+    """One ASCII line for a log: time, each worker, the store, and what was dropped."""
+    parts = [
+        f"{worker.name}: {worker.env_steps} env steps, {worker.rate.per_s(now_s):.0f} steps/s, "
+        f"{worker.episodes} episodes, mean return {short(worker.mean_return)}, best {short(worker.best)}"
+        for worker in sorted(view.workers.values(), key=lambda worker: (worker.run, worker.name))
+    ]
+    drops = ", ".join(f"{account.name} {account.total_dropped}" for account in accounts_of(status))
+    stored = f"stored {store_figures_of(status).rows_committed} rows, dropped {drops or 'nothing'}"
+    return "; ".join([f"{now_s - view.started_s:6.1f} s  {parts[0] if parts else 'no record yet'}", *parts[1:], stored])
+
+
+class Screen(Protocol):
+    """Where the view goes. `interval_s` is how often it is worth calling `show`."""
+
+    interval_s: float
+
+    def show(self, view: RunView, status: Status | None, now_s: float) -> None:
+        """Draw the view as it stands."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class LiveScreen:
+    """Redraws in place; the last picture stays when it ends."""
+
+    interval_s = LIVE_INTERVAL_S
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+
+    def show(self, view: RunView, status: Status | None, now_s: float) -> None:
+        """Draw in the terminal's present size."""
+        width, height = self._console.size
+        self._live.update(render(view, status, now_s, width, height - 1), refresh=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+
+class PlainLines:
+    """Writes a line now and then: for a log, a pipe, or a terminal that knows no cursor."""
+
+    interval_s = PLAIN_INTERVAL_S
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def show(self, view: RunView, status: Status | None, now_s: float) -> None:
+        """Write the line, at once."""
+        self._stream.write(plain_line(view, status, now_s) + "\n")
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+def screen_for(console: Console) -> Screen:
+    """A live view where the terminal can draw one, plain lines otherwise."""
+    can_draw = console.is_terminal and not console.is_dumb_terminal and not console.options.ascii_only
+    return LiveScreen(console) if can_draw else PlainLines(console.file)
