@@ -242,7 +242,7 @@ class Store:
     def _layout(self, stream_no: int, schema: StepSchema) -> StepLayout:
         key = (stream_no, schema.schema_id)
         known = self._layouts.get(key)
-        if known is None or (known[0] is not schema and known[0] != schema):
+        if known is None or known[0] != schema:
             known = self._layouts[key] = (schema, step_layout(schema))
         return known[1]
 

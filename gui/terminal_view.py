@@ -3,6 +3,7 @@
 Only draws: `run_model.py` holds what is shown. Colour adds nothing that a word or a mark does not say.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from types import TracebackType
@@ -20,7 +21,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 PLAIN_INTERVAL_S = 2.0
 LIVE_INTERVAL_S = 0.2
 
-MAX_CHART_ROWS = 8
+MAX_CHART_ROWS = 12
 MAX_CHART_COLUMNS = 200
 LABEL_COLUMNS = 8
 SIDE_BY_SIDE_COLUMNS = 126
@@ -40,7 +41,7 @@ def resample(values: Sequence[float], columns: int) -> list[float]:
     columns = min(count, columns)
     bounds = [index * count // columns for index in range(columns + 1)] if columns else []
     found: list[float] = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         finite = [value for value in values[start:end] if math.isfinite(value)]
         found.append(sum(finite) / len(finite) if finite else math.nan)
     return found
@@ -110,7 +111,7 @@ def render(view: RunView, status: Status | None, now_s: float, width: int, heigh
     accounts = accounts_of(status)
     bus, bus_rows = _bus(accounts, store_figures_of(status))
     processes, process_rows = _processes(status)
-    needed = 2 + WORKER_ROWS + 3
+    needed = 2 + WORKER_ROWS + 2
     if width >= SIDE_BY_SIDE_COLUMNS:
         side = Table.grid(padding=(0, 4))
         side.add_row(bus, processes)
@@ -119,8 +120,8 @@ def render(view: RunView, status: Status | None, now_s: float, width: int, heigh
         bottom, bottom_rows = [bus, Text(), processes], bus_rows + 1 + process_rows
     else:
         bottom, bottom_rows = [bus, _process_line(status)], bus_rows + 1
-    workers = _workers(view, now_s, width, height - 2 - 1 - bottom_rows)
-    return Group(_header(view, status, now_s, width), *workers, Text(), *bottom)
+    workers = _workers(view, now_s, width, height - 2 - bottom_rows)
+    return Group(_header(view, status, now_s, width), *workers, *bottom)
 
 
 def _header(view: RunView, status: Status | None, now_s: float, width: int) -> Text:
@@ -144,12 +145,13 @@ def _workers(view: RunView, now_s: float, width: int, height: int) -> list[Text]
 
 def _worker(worker: WorkerView, now_s: float, width: int, rows: int) -> list[Text]:
     title = _text(worker.name, "bold").append(f"  {worker.state}", _state_style(worker.state))
-    title.append(f"  episode return, from the first to number {worker.episodes:,}", "dim")
-    return [title, *_chart(worker, width, rows), *_tiles(worker, now_s, width), _metrics(worker), Text()]
-
-
-def _chart(worker: WorkerView, width: int, rows: int) -> list[Text]:
     columns = min(max(width - LABEL_COLUMNS - 3, 1), MAX_CHART_COLUMNS)
+    share = max(worker.curve.count / columns, 1.0)
+    title.append(f"  episode return, a column is the mean of {short(share)} of {worker.curve.count:,} episodes", "dim")
+    return [title, *_chart(worker, columns, rows), *_tiles(worker, now_s, width), _metrics(worker), Text()]
+
+
+def _chart(worker: WorkerView, columns: int, rows: int) -> list[Text]:
     lines, least, greatest = block_chart(worker.curve.values, columns, rows)
     labels = ["" for _ in lines]
     if not math.isnan(greatest):
@@ -175,6 +177,8 @@ def _tiles(worker: WorkerView, now_s: float, width: int) -> list[Text]:
         columns = max(len(label), len(number)) + 3
         labels.append(label.ljust(columns), "dim")
         numbers.append(number.ljust(columns), "bold")
+    labels.rstrip()
+    numbers.rstrip()
     return [labels, numbers]
 
 
@@ -195,6 +199,8 @@ def _bus(accounts: Sequence[SubscriberAccount], store: StoreFigures) -> tuple[Re
         table.add_row(name, policy, *(f"{figure:,}" for figure in figures), "yes" if account.is_live else "no")
         if account.total_dropped:
             notes.append(_text(f"{account.name} dropped: {drops_text(account)}", "yellow"))
+        if not account.is_balanced:
+            notes.append(_text(f"{account.name}: published is not delivered + dropped + queued", "bold red"))
     notes.append(
         _text("SQLite", "bold")
         .append(f"  {store.rows_committed:,} rows committed  ")

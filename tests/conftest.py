@@ -87,7 +87,7 @@ def clock() -> FakeClock:
 def _watch_contexts(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[zmq.Context[zmq.Socket[bytes]]]":
     """Every context made from now on. One that is collected unclosed warns by itself, and warnings are errors."""
     made: weakref.WeakSet[zmq.Context[zmq.Socket[bytes]]] = weakref.WeakSet()
-    initialise: Callable[..., None] = zmq.Context.__init__
+    initialise: Callable[..., None] = vars(zmq.Context)["__init__"]
 
     def remember(context: "zmq.Context[zmq.Socket[bytes]]", *arguments: object, **options: object) -> None:
         initialise(context, *arguments, **options)
@@ -134,7 +134,7 @@ def _command(process: psutil.Process) -> str:
 
 
 def _shared_memory_names() -> set[str]:
-    return set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set()
+    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
 
 
 def _left_names(before: set[str]) -> set[str]:

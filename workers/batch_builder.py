@@ -26,10 +26,11 @@ class BatchBuilder:
     __slots__ = (
         "buffer",
         "full_seq",
+        "is_plain",
         "layout",
         "limit",
         "offset",
-        "pack_plain",
+        "pack_into",
         "records",
         "schemas",
         "seq",

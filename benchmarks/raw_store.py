@@ -1,0 +1,88 @@
+"""The ceiling of the durable path on this machine: how fast apsw alone can insert the same step rows.
+
+One process, the store's own table and pragmas, rows ready as Python tuples before the clock starts, nothing
+decoded and nothing acked. What a pipeline reaches is judged against this. Run it by itself:
+
+    python benchmarks/raw_store.py
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from runlane.actors.sql import Connection, SqlRow
+from runlane.actors.step_rows import SEQ_BITS, ScalarLayout, insert_sql
+from runlane.actors.store_file import open_writer
+from runlane.actors.wal_keeper import CHECKPOINT_PAGES
+from runlane.config.settings import DbWriterSettings
+
+TRANSACTION_ROWS = 5_000
+Insert = Callable[[Connection, list[SqlRow]], None]
+
+
+def raw_ceiling(
+    rows: int,
+    synchronous: Literal["FULL", "NORMAL"],
+    observation_bytes: int = 0,
+    directory: Path | None = None,
+    repeats: int = 3,
+) -> float:
+    """Rows per second of the fastest way, committed. `directory` should lie where the measured database lies."""
+    rates = {
+        name: max(_rate(insert, rows, synchronous, observation_bytes, directory) for _ in range(repeats))
+        for name, insert in (("VALUES of 50", _insert_values), ("executemany", _insert_many))
+    }
+    fastest = max(rates, key=lambda name: rates[name])
+    shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+    print(f"raw apsw ceiling, synchronous={synchronous}, {rows:,} rows: {shown} rows/s; fastest: {fastest}")
+    return rates[fastest]
+
+
+def step_tuples(rows: int, observation_bytes: int = 0) -> list[SqlRow]:
+    """Rows of `step_rows` as CartPole makes them: a Discrete action, and an observation if asked for."""
+    started_ns = time.time_ns()
+    observation = bytes(range(1, 1 + observation_bytes)) if observation_bytes else None
+    return [
+        (1 << SEQ_BITS | seq, started_ns + seq * 1_000, seq // 200, seq % 200, 0, 0, 1.0, seq % 2, observation)
+        for seq in range(1, rows + 1)
+    ]
+
+
+def _rate(insert: Insert, rows: int, synchronous: str, observation_bytes: int, directory: Path | None) -> float:
+    prepared = step_tuples(rows, observation_bytes)
+    batches = [prepared[start : start + TRANSACTION_ROWS] for start in range(0, rows, TRANSACTION_ROWS)]
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        settings = DbWriterSettings(synchronous="FULL" if synchronous == "FULL" else "NORMAL")
+        connection = open_writer(Path(folder) / "raw.db", settings)
+        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
+        started_s = time.perf_counter()
+        for batch in batches:
+            connection.execute("BEGIN IMMEDIATE")
+            insert(connection, batch)
+            connection.execute("COMMIT")
+        elapsed_s = time.perf_counter() - started_s
+        stored = connection.execute("SELECT count(*) FROM step_rows").get
+        connection.close()
+    assert stored == rows
+    return rows / elapsed_s
+
+
+def _insert_values(connection: Connection, batch: list[SqlRow]) -> None:
+    size = ScalarLayout.rows_per_statement
+    whole = len(batch) // size * size
+    groups = [tuple(itertools.chain.from_iterable(batch[start : start + size])) for start in range(0, whole, size)]
+    cursor = connection.cursor()
+    cursor.executemany(insert_sql(ScalarLayout.table, size), groups)
+    cursor.executemany(insert_sql(ScalarLayout.table, 1), batch[whole:])
+
+
+def _insert_many(connection: Connection, batch: list[SqlRow]) -> None:
+    connection.cursor().executemany(insert_sql(ScalarLayout.table, 1), batch)
+
+
+if __name__ == "__main__":
+    for level in ("FULL", "NORMAL"):
+        raw_ceiling(400_000, level)
