@@ -131,7 +131,7 @@ class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A worker's proxy: how many bytes of unacked batches it may hold before it stops reading its worker."""
 
-    outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
+    outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 18)] = 2 << 20
     drain_s: Seconds = 1.0
 
 
@@ -140,7 +140,7 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     batch_records: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH_RECORDS)] = MAX_BATCH_RECORDS
     batch_age_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
-    outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 << 20
+    outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 18)] = 2 << 20
     overflow: Literal["block", "drop_newest"] = "block"
     close_s: Seconds = 5.0
 

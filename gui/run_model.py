@@ -8,11 +8,12 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from runlane.config.errors import WireError
-from runlane.config.names import DB_WRITER
+from runlane.config.names import DB_WRITER, ROUTER
 from runlane.transport.messages import Status
 from runlane.transport.records import IS_RESET, EpisodeRecord, LogRecord, MetricRecord, RunRecord
 from runlane.transport.subscriber import RecordBatch
@@ -35,7 +36,7 @@ class Curve:
     def __init__(self, points: int = CURVE_POINTS) -> None:
         self.count = 0
         self._points = points
-        self._per_point = 1
+        self._per_point: int = 1
         self._means: list[float] = []
         self._sum = 0.0
         self._in_sum = 0
@@ -231,16 +232,19 @@ class StoreFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 def accounts_of(status: Status | None) -> list[SubscriberAccount]:
     """Every subscriber's account, as the router last reported; empty before it did."""
-    children = status.children if status is not None else []
-    found = next((child.statistics.get("subscribers", {}) for child in children if child.kind == "router"), {})
-    return [msgspec.convert({**account, "name": name}, SubscriberAccount) for name, account in found.items()]
+    figures = _statistics_of(status, ROUTER).get("subscribers", {})
+    accounts = msgspec.convert(figures, dict[str, SubscriberAccount])
+    return [msgspec.structs.replace(account, name=name) for name, account in accounts.items()]
 
 
 def store_figures_of(status: Status | None) -> StoreFigures:
     """The durable path's figures, as the DB writer last reported."""
+    return msgspec.convert(_statistics_of(status, DB_WRITER), StoreFigures)
+
+
+def _statistics_of(status: Status | None, name: str) -> dict[str, Any]:
     children = status.children if status is not None else []
-    found = next((child.statistics for child in children if child.name == DB_WRITER), {})
-    return msgspec.convert(found, StoreFigures)
+    return next((child.statistics for child in children if child.name == name), dict[str, Any]())
 
 
 def _env_steps(batch: RecordBatch) -> int:

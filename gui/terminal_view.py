@@ -3,70 +3,36 @@
 Only draws: `run_model.py` holds what is shown. Colour adds nothing that a word or a mark does not say.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
-from types import TracebackType
-from typing import IO, Protocol, Self
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from runlane.gui.run_model import RunView, StoreFigures, SubscriberAccount, WorkerView, accounts_of, store_figures_of
+from runlane.gui.block_chart import block_chart
+from runlane.gui.run_model import (
+    RECENT_EPISODES,
+    RunView,
+    StoreFigures,
+    SubscriberAccount,
+    WorkerView,
+    accounts_of,
+    store_figures_of,
+)
 from runlane.transport.messages import ChildStatus, Status
-
-BLOCKS = " ▁▂▃▄▅▆▇█"
-PLAIN_INTERVAL_S = 2.0
-LIVE_INTERVAL_S = 0.2
 
 MAX_CHART_ROWS = 12
 MAX_CHART_COLUMNS = 200
 LABEL_COLUMNS = 8
+RANGE_COLUMNS = 15
 SIDE_BY_SIDE_COLUMNS = 126
+NARROW_COLUMNS = 78
 RATE_COLUMNS = 12
 WORKER_ROWS = 5  # of one worker, beside its chart
 
 _ACCENT = "cyan"
 _STATE_STYLES = {"running": "green", "finished": "green", "ended": "dim", "waiting": "dim"}
-
-
-# ---- curves ----------------------------------------------------------------------------------------------
-
-
-def resample(values: Sequence[float], columns: int) -> list[float]:
-    """At most `columns` means over equal stretches of the series; NaN where a stretch holds no finite number."""
-    count = len(values)
-    columns = min(count, columns)
-    bounds = [index * count // columns for index in range(columns + 1)] if columns else []
-    found: list[float] = []
-    for start, end in itertools.pairwise(bounds):
-        finite = [value for value in values[start:end] if math.isfinite(value)]
-        found.append(sum(finite) / len(finite) if finite else math.nan)
-    return found
-
-
-def block_chart(
-    values: Sequence[float], columns: int, rows: int, low: float | None = None
-) -> tuple[list[str], float, float]:
-    """The series in unicode blocks, top row first, with the least and greatest value drawn.
-
-    `low` is the value of an empty column, where it is not the least one. Any finite value shows as a mark.
-    """
-    points = resample(values, columns)
-    finite = [value for value in points if math.isfinite(value)]
-    if not finite:
-        return ["" for _ in range(rows)], math.nan, math.nan
-    least, greatest = min(finite) if low is None else low, max(finite)
-    span = greatest - least
-    eighths = [_eighths((value - least) / span if span > 0 else 0.5, rows) for value in points]
-    lines = ["".join(BLOCKS[min(max(level - 8 * row, 0), 8)] for level in eighths) for row in reversed(range(rows))]
-    return lines, least, greatest
-
-
-def _eighths(share: float, rows: int) -> int:
-    return max(1, round(share * 8 * rows)) if math.isfinite(share) else 0
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------
@@ -109,9 +75,10 @@ def policy_text(account: SubscriberAccount) -> str:
 def render(view: RunView, status: Status | None, now_s: float, width: int, height: int) -> RenderableType:
     """Everything, in at most `height` lines: what the tables leave goes to the curves."""
     accounts = accounts_of(status)
-    bus, bus_rows = _bus(accounts, store_figures_of(status))
+    bus, bus_rows = _bus(accounts, store_figures_of(status), is_narrow=width < NARROW_COLUMNS)
     processes, process_rows = _processes(status)
-    needed = 2 + WORKER_ROWS + 2
+    needed = 2 + (WORKER_ROWS + 1) * max(len(view.workers), 1) + 1
+    bottom: Sequence[RenderableType]
     if width >= SIDE_BY_SIDE_COLUMNS:
         side = Table.grid(padding=(0, 4))
         side.add_row(bus, processes)
@@ -134,28 +101,34 @@ def _header(view: RunView, status: Status | None, now_s: float, width: int) -> T
 
 
 def _workers(view: RunView, now_s: float, width: int, height: int) -> list[Text]:
-    """The newest workers that fit, in a steady order; each in as many lines as its share of the height."""
+    """As many workers as fit, those that run first, each in its share of the height. The order is steady."""
     fit = max(1, min(len(view.workers), height // (WORKER_ROWS + 1)))
-    shown = sorted(list(view.workers.values())[-fit:], key=lambda worker: (worker.run, worker.name))
+    shown = _sorted(view)[:fit]
     hidden = len(view.workers) - len(shown)
     rows = (height - (1 if hidden else 0)) // fit - WORKER_ROWS
     lines = [line for worker in shown for line in _worker(worker, now_s, width, max(1, min(rows, MAX_CHART_ROWS)))]
-    return [*lines, _text(f"and {hidden} more", "dim")] if hidden > 0 else lines
+    return [*lines[:-1], _text(f"and {hidden} more workers", "dim"), Text()] if hidden > 0 else lines
+
+
+def _sorted(view: RunView) -> list[WorkerView]:
+    return sorted(view.workers.values(), key=lambda worker: (worker.state != "running", worker.run, worker.name))
 
 
 def _worker(worker: WorkerView, now_s: float, width: int, rows: int) -> list[Text]:
     title = _text(worker.name, "bold").append(f"  {worker.state}", _state_style(worker.state))
-    columns = min(max(width - LABEL_COLUMNS - 3, 1), MAX_CHART_COLUMNS)
+    columns = min(max(width - (LABEL_COLUMNS if rows > 1 else RANGE_COLUMNS) - 3, 1), MAX_CHART_COLUMNS)
     share = max(worker.curve.count / columns, 1.0)
-    title.append(f"  episode return, a column is the mean of {short(share)} of {worker.curve.count:,} episodes", "dim")
+    title.append(f"  episode return, a column is the mean of {share:.3g} of {worker.curve.count:,} episodes", "dim")
     return [title, *_chart(worker, columns, rows), *_tiles(worker, now_s, width), _metrics(worker), Text()]
 
 
 def _chart(worker: WorkerView, columns: int, rows: int) -> list[Text]:
     lines, least, greatest = block_chart(worker.curve.values, columns, rows)
-    labels = ["" for _ in lines]
-    if not math.isnan(greatest):
-        labels = [short(greatest), *labels[1:-1], short(least)] if rows > 1 else [f"{short(least)}-{short(greatest)}"]
+    if math.isnan(greatest):
+        return [_text(" " * (LABEL_COLUMNS + 2) + note, "dim") for note in ("no episode has ended yet", *lines[1:])]
+    labels = [short(greatest), *("" for _ in lines[2:]), short(least) if least < greatest else ""]
+    if rows == 1:
+        labels = [f"{short(least)} - {short(greatest)}".rjust(RANGE_COLUMNS)]
     return [
         _text(f"{label:>{LABEL_COLUMNS}} {'┤' if label else '│'}", "dim").append(line, _ACCENT)
         for label, line in zip(labels, lines, strict=True)
@@ -166,7 +139,7 @@ def _tiles(worker: WorkerView, now_s: float, width: int) -> list[Text]:
     """Two lines: labels, and below each its number."""
     spark = block_chart(worker.rate.history(now_s), RATE_COLUMNS, 1, low=0.0)[0][0] if width >= 78 else ""
     tiles = (
-        (f"mean of last {max(len(worker.recent), 1)}", short(worker.mean_return)),
+        (f"mean of last {len(worker.recent) or RECENT_EPISODES}", short(worker.mean_return)),
         ("best", short(worker.best)),
         ("episodes", f"{worker.episodes:,}"),
         ("env steps", f"{worker.env_steps:,}"),
@@ -189,14 +162,16 @@ def _metrics(worker: WorkerView) -> Text:
     return line
 
 
-def _bus(accounts: Sequence[SubscriberAccount], store: StoreFigures) -> tuple[RenderableType, int]:
+def _bus(accounts: Sequence[SubscriberAccount], store: StoreFigures, *, is_narrow: bool) -> tuple[RenderableType, int]:
     """The accounts, a further line for each subscriber that lost something, and the store; with its lines."""
-    table = _table("subscriber", "policy", "published", "delivered", "dropped", "queued", "peak", "live")
+    table = _table("subscriber", "published", "delivered", "dropped", "queued", "peak", "live", "policy")
+    if is_narrow:
+        del table.columns[5:]
     notes: list[Text] = []
     for account in accounts:
         figures = (account.published, account.delivered, account.total_dropped, account.queued, account.peak)
-        name, policy = Text(account.name, style="bold"), policy_text(account)
-        table.add_row(name, policy, *(f"{figure:,}" for figure in figures), "yes" if account.is_live else "no")
+        cells = [f"{figure:,}" for figure in figures] + ["yes" if account.is_live else "no", policy_text(account)]
+        table.add_row(Text(account.name, style="bold"), *cells[: len(table.columns) - 1])
         if account.total_dropped:
             notes.append(_text(f"{account.name} dropped: {drops_text(account)}", "yellow"))
         if not account.is_balanced:
@@ -215,18 +190,19 @@ def _processes(status: Status | None) -> tuple[RenderableType, int]:
         return table, 1
     table.add_row("supervisor", str(status.pid), Text(status.state, style=_state_style(status.state)), "0")
     for child in status.children:
-        style = "bold red" if child.state == "ended" and child.exit_code else _state_style(child.state)
         pid = str(child.pid) if child.pid else "-"
-        table.add_row(child.name, pid, Text(state_text(child), style=style), str(child.restarts))
+        table.add_row(child.name, pid, Text(state_text(child), style=_style_of(child)), str(child.restarts))
     return table, 2 + len(status.children)
 
 
 def _process_line(status: Status | None) -> Text:
+    """Where the table finds no room: how many run, and by name those that do not."""
     children = status.children if status is not None else []
-    line = _text("processes", "bold")
-    for child in children:
-        line.append(f"  {child.name} ").append(state_text(child), _state_style(child.state))
-    return line
+    others = [child for child in children if child.state != "running"]
+    line = _text("processes", "bold").append(f"  {len(children) - len(others)} running")
+    for child in others:
+        line.append(f"  {child.name} ").append(state_text(child), _style_of(child))
+    return line.append(f"  {sum(child.restarts for child in children)} restarts", "dim")
 
 
 def state_text(child: ChildStatus) -> str:
@@ -246,11 +222,15 @@ def _text(text: str, style: str = "") -> Text:
     return Text(no_wrap=True, overflow="ellipsis").append(text, style)
 
 
+def _style_of(child: ChildStatus) -> str:
+    return "bold red" if child.state == "ended" and child.exit_code else _state_style(child.state)
+
+
 def _state_style(state: str) -> str:
     return _STATE_STYLES.get(state, "yellow")
 
 
-# ---- plain lines, and where either goes ------------------------------------------------------------------
+# ---- the plain form --------------------------------------------------------------------------------------
 
 
 def plain_line(view: RunView, status: Status | None, now_s: float) -> str:
@@ -258,76 +238,8 @@ def plain_line(view: RunView, status: Status | None, now_s: float) -> str:
     parts = [
         f"{worker.name}: {worker.env_steps} env steps, {worker.rate.per_s(now_s):.0f} steps/s, "
         f"{worker.episodes} episodes, mean return {short(worker.mean_return)}, best {short(worker.best)}"
-        for worker in sorted(view.workers.values(), key=lambda worker: (worker.run, worker.name))
+        for worker in _sorted(view)
     ]
     drops = ", ".join(f"{account.name} {account.total_dropped}" for account in accounts_of(status))
     stored = f"stored {store_figures_of(status).rows_committed} rows, dropped {drops or 'nothing'}"
     return "; ".join([f"{now_s - view.started_s:6.1f} s  {parts[0] if parts else 'no record yet'}", *parts[1:], stored])
-
-
-class Screen(Protocol):
-    """Where the view goes. `interval_s` is how often it is worth calling `show`."""
-
-    interval_s: float
-
-    def show(self, view: RunView, status: Status | None, now_s: float) -> None:
-        """Draw the view as it stands."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class LiveScreen:
-    """Redraws in place; the last picture stays when it ends."""
-
-    interval_s = LIVE_INTERVAL_S
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
-
-    def show(self, view: RunView, status: Status | None, now_s: float) -> None:
-        """Draw in the terminal's present size."""
-        width, height = self._console.size
-        self._live.update(render(view, status, now_s, width, height - 1), refresh=True)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-
-class PlainLines:
-    """Writes a line now and then: for a log, a pipe, or a terminal that knows no cursor."""
-
-    interval_s = PLAIN_INTERVAL_S
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def show(self, view: RunView, status: Status | None, now_s: float) -> None:
-        """Write the line, at once."""
-        self._stream.write(plain_line(view, status, now_s) + "\n")
-        self._stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
-
-
-def screen_for(console: Console) -> Screen:
-    """A live view where the terminal can draw one, plain lines otherwise."""
-    can_draw = console.is_terminal and not console.is_dumb_terminal and not console.options.ascii_only
-    return LiveScreen(console) if can_draw else PlainLines(console.file)

@@ -15,6 +15,9 @@ from runlane.transport.records import Record
 from runlane.workers.outbox import Sealed
 from runlane.workers.step_layout import StepLayout, VectorLayout
 
+# A batch's rows stay well below what one frame may hold (`wire.MAX_BODY_BYTES`).
+MAX_STEP_BYTES = 4 << 20
+
 
 class BatchBuilder:
     """One stream's next batch, at most `limit` records.
@@ -29,6 +32,7 @@ class BatchBuilder:
         "is_plain",
         "layout",
         "limit",
+        "most",
         "offset",
         "pack_into",
         "records",
@@ -39,6 +43,7 @@ class BatchBuilder:
 
     def __init__(self, limit: int) -> None:
         """An empty batch of a stream that begins at seq 1. A limit of 0 makes it full from the start."""
+        self.most = limit
         self.limit = limit
         self.seq = 0
         self.full_seq = limit
@@ -77,7 +82,9 @@ class BatchBuilder:
         self.seq += 1
 
     def use(self, layout: StepLayout | VectorLayout) -> None:
-        """Write rows in this new layout from here on. The batch holds no row."""
+        """Write rows in this new layout from here on. The batch is empty. Large rows make smaller batches."""
+        self.limit = min(self.most, max(1, MAX_STEP_BYTES // layout.row_bytes))
+        self.full_seq = self.seq + self.limit
         self.schemas.append(layout.schema)
         self.layout = layout
         self.is_plain = isinstance(layout, StepLayout) and layout.is_plain

@@ -38,7 +38,7 @@ from runlane.transport.records import (
     RunRecord,
     RunState,
 )
-from runlane.transport.wire import plain
+from runlane.transport.wire import MAX_BODY_BYTES, plain
 from runlane.workers.batch_builder import BatchBuilder
 from runlane.workers.episode_tracker import EpisodeTracker, VectorTracker
 from runlane.workers.outbox import Outbox
@@ -373,8 +373,9 @@ class WorkerSession:
 
     def _use(self, layout: StepLayout | VectorLayout) -> None:
         """Write rows in a new layout from here on: a batch holds rows of one layout."""
-        if self._batch.rows:
-            self._seal()
+        if layout.row_bytes > MAX_BODY_BYTES:
+            raise ValueError(f"one step of {layout.row_bytes} bytes, a frame holds {MAX_BODY_BYTES}")
+        self._seal()
         self._batch.use(layout)
         self.info = msgspec.structs.replace(self.info, schemas=list(self._batch.schemas))
         self._outbox.announce(self.info)

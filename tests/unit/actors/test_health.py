@@ -18,14 +18,14 @@ def _beat(name: str, pid: int = 100, **figures: int) -> Heartbeat:
     return Heartbeat(name=name, pid=pid, state="running", statistics=figures)
 
 
-def test_a_process_has_start_s_for_its_first_heartbeat():
+def test_a_process_has_start_s_for_its_first_heartbeat() -> None:
     """Starting may take longer than the time between two heartbeats."""
     table = _table("router")
     assert table.late(START_S - 0.1) == []
     assert table.late(START_S) == ["router"]
 
 
-def test_each_heartbeat_buys_the_timeout():
+def test_each_heartbeat_buys_the_timeout() -> None:
     """After a heartbeat at 20 s the next may come until 30 s."""
     table = _table("router")
     assert table.record(_beat("router"), 12.0)
@@ -34,14 +34,14 @@ def test_each_heartbeat_buys_the_timeout():
     assert table.late(30.0) == ["router"]
 
 
-def test_one_silent_actor_does_not_make_others_late():
+def test_one_silent_actor_does_not_make_others_late() -> None:
     """Lateness is per actor."""
     table = _table("router", "db_writer")
     table.record(_beat("router"), 14.0)
     assert table.late(16.0) == ["db_writer"]
 
 
-def test_a_heartbeat_of_a_former_process_counts_for_nothing():
+def test_a_heartbeat_of_a_former_process_counts_for_nothing() -> None:
     """The pid must be that of the process now watched."""
     table = _table("router")
     table.expect("router", 200, 5.0)
@@ -50,14 +50,14 @@ def test_a_heartbeat_of_a_former_process_counts_for_nothing():
     assert table.record(_beat("router", pid=200), 6.0)
 
 
-def test_a_stranger_is_not_recorded():
+def test_a_stranger_is_not_recorded() -> None:
     """A name nobody expects leaves no trace."""
     table = _table("router")
     assert not table.record(_beat("stranger"), 1.0)
     assert table.state("stranger") is None
 
 
-def test_a_released_process_is_never_late_but_keeps_its_last_figures():
+def test_a_released_process_is_never_late_but_keeps_its_last_figures() -> None:
     """What ended is still shown, and no longer waited for."""
     table = _table("router")
     table.record(_beat("router", queued=3), 1.0)
@@ -69,7 +69,7 @@ def test_a_released_process_is_never_late_but_keeps_its_last_figures():
     assert not table.record(_beat("router"), 3.0)
 
 
-def test_expecting_again_forgets_the_figures_of_the_process_before():
+def test_expecting_again_forgets_the_figures_of_the_process_before() -> None:
     """A restarted actor starts with no figures."""
     table = _table("router")
     table.record(_beat("router", queued=3), 1.0)
@@ -78,7 +78,7 @@ def test_expecting_again_forgets_the_figures_of_the_process_before():
     assert table.state("router") is None
 
 
-def test_the_age_is_the_time_since_the_last_heartbeat():
+def test_the_age_is_the_time_since_the_last_heartbeat() -> None:
     """It is None before the first."""
     table = _table("router")
     assert table.age_s("router", 1.0) is None
@@ -86,7 +86,7 @@ def test_the_age_is_the_time_since_the_last_heartbeat():
     assert table.age_s("router", 5.5) == 3.5
 
 
-def test_a_pause_of_the_supervisor_makes_nobody_late():
+def test_a_pause_of_the_supervisor_makes_nobody_late() -> None:
     """Deadlines move by as much as the supervisor itself was stopped."""
     table = _table("router", "db_writer")
     table.record(_beat("router"), 1.0)
@@ -95,7 +95,7 @@ def test_a_pause_of_the_supervisor_makes_nobody_late():
     assert table.late(71.0) == ["router"]
 
 
-def test_the_next_deadline_is_the_earliest():
+def test_the_next_deadline_is_the_earliest() -> None:
     """The supervisor may sleep until then."""
     table = _table("router", "db_writer")
     table.record(_beat("router"), 1.0)

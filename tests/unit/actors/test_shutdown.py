@@ -1,17 +1,19 @@
 """The ordered stop, with fake children and a time that is given."""
 
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
 
 from runlane.actors.seat import SeatState
 from runlane.actors.shutdown import CLOSE_S, KILL_PATIENCE_S, RESERVE_S, OrderedStop, stage_share_s
-from runlane.actors.topology import ChildSpec
+from runlane.actors.topology import ChildSpec, Kind
 from runlane.config.settings import SupervisorSettings
 
 SETTINGS = SupervisorSettings(worker_grace_s=1.0, stop_s=1.9)
 KILL = signal.SIGKILL
+EVERYTHING = (signal.SIGINT, signal.SIGTERM, KILL)
 
 
 @dataclass
@@ -20,7 +22,7 @@ class FakeSeat:
 
     spec: ChildSpec
     obeys: set[int]
-    got: list[int] = field(default_factory=list)
+    got: list[int] = field(default_factory=list[int])
     is_alive: bool = True
     state: SeatState = SeatState.RUNNING
     pid: int = 1
@@ -33,13 +35,13 @@ class FakeSeat:
         self.signal(KILL)
 
 
-def _seat(kind, *, obeys=(signal.SIGINT, signal.SIGTERM, KILL), reports=True) -> FakeSeat:
+def _seat(kind: Kind, *, obeys: Iterable[int] = EVERYTHING, reports: bool = True) -> FakeSeat:
     spec = ChildSpec(name=kind, kind=kind, command=[], restart="permanent", reports_heartbeat=reports)
     return FakeSeat(spec, set(obeys))
 
 
-def _graph(obeys=(signal.SIGINT, signal.SIGTERM, KILL)) -> dict[str, FakeSeat]:
-    kinds = ("router", "subscriber", "proxy", "worker", "gui")
+def _graph(obeys: Iterable[int] = EVERYTHING) -> dict[str, FakeSeat]:
+    kinds: tuple[Kind, ...] = ("router", "subscriber", "proxy", "worker", "gui")
     return {kind: _seat(kind, obeys=obeys, reports=kind not in ("worker", "gui")) for kind in kinds}
 
 
@@ -56,7 +58,7 @@ def _run(stop: OrderedStop, now_s: float) -> float:
     raise AssertionError("the stop never ends")
 
 
-def test_obedient_children_stop_at_once_worker_by_sigint_the_others_by_sigterm():
+def test_obedient_children_stop_at_once_worker_by_sigint_the_others_by_sigterm() -> None:
     """Nobody waits for a share that is not needed."""
     seats = _graph()
     stop = OrderedStop(seats.values(), SETTINGS, 100.0)
@@ -65,7 +67,7 @@ def test_obedient_children_stop_at_once_worker_by_sigint_the_others_by_sigterm()
     assert [seats[kind].got for kind in ("proxy", "router", "subscriber", "gui")] == [[signal.SIGTERM]] * 4
 
 
-def test_a_stage_begins_only_when_the_one_before_is_gone():
+def test_a_stage_begins_only_when_the_one_before_is_gone() -> None:
     """The proxy hears nothing while a worker still runs."""
     seats = _graph()
     seats["worker"].obeys = {KILL}
@@ -78,7 +80,7 @@ def test_a_stage_begins_only_when_the_one_before_is_gone():
     assert seats["proxy"].got == [signal.SIGTERM]
 
 
-def test_a_worker_that_ignores_sigint_is_killed_after_its_grace():
+def test_a_worker_that_ignores_sigint_is_killed_after_its_grace() -> None:
     """At worker_grace_s, not before."""
     worker = _seat("worker", obeys={KILL}, reports=False)
     stop = OrderedStop([worker], SETTINGS, 0.0)
@@ -89,28 +91,28 @@ def test_a_worker_that_ignores_sigint_is_killed_after_its_grace():
     assert worker.got == [signal.SIGINT, KILL]
 
 
-def test_a_graph_that_ignores_everything_is_gone_within_stop_s():
+def test_a_graph_that_ignores_everything_is_gone_within_stop_s() -> None:
     """Every stage is killed within its share, the last one in time to close."""
     seats = _graph(obeys={KILL})
     assert _run(OrderedStop(seats.values(), SETTINGS, 50.0), 50.0) <= 50.0 + SETTINGS.stop_s - CLOSE_S + 1e-9
     assert not any(seat.is_alive for seat in seats.values())
 
 
-def test_an_actor_of_ours_is_hurried_before_it_is_killed():
+def test_an_actor_of_ours_is_hurried_before_it_is_killed() -> None:
     """Its second SIGTERM lets it say what it leaves."""
     router = _seat("router", obeys={KILL})
     _run(OrderedStop([router], SETTINGS, 0.0), 0.0)
     assert router.got == [signal.SIGTERM, signal.SIGTERM, KILL]
 
 
-def test_a_foreign_command_is_not_hurried():
+def test_a_foreign_command_is_not_hurried() -> None:
     """Its second signal would only interrupt its clean-up."""
     gui = _seat("gui", obeys={KILL}, reports=False)
     _run(OrderedStop([gui], SETTINGS, 0.0), 0.0)
     assert gui.got == [signal.SIGTERM, KILL]
 
 
-def test_kill_all_spares_nobody_and_waits_for_nothing():
+def test_kill_all_spares_nobody_and_waits_for_nothing() -> None:
     """What a second SIGINT does."""
     seats = _graph(obeys={KILL})
     stop = OrderedStop(seats.values(), SETTINGS, 0.0)
@@ -121,13 +123,13 @@ def test_kill_all_spares_nobody_and_waits_for_nothing():
     assert all(seat.got[-1] == KILL for seat in seats.values())
 
 
-def test_a_process_that_survives_sigkill_does_not_hold_the_stop():
+def test_a_process_that_survives_sigkill_does_not_hold_the_stop() -> None:
     """One that hangs in the kernel is left to it."""
     stop = OrderedStop([_seat("router", obeys=())], SETTINGS, 0.0)
     assert _run(stop, 0.0) <= SETTINGS.stop_s + KILL_PATIENCE_S
 
 
-def test_an_empty_graph_is_stopped_already():
+def test_an_empty_graph_is_stopped_already() -> None:
     """Nothing to wait for."""
     assert OrderedStop([], SETTINGS, 0.0).is_done
 
@@ -136,12 +138,12 @@ def test_an_empty_graph_is_stopped_already():
     ("left_s", "later", "expected"),
     [(1.8, 0, 1.8), (1.8, 2, 1.8 - 2 * RESERVE_S), (0.3, 2, 0.1), (0.0, 3, 0.0), (-1.0, 1, 0.0)],
 )
-def test_a_stage_gets_what_later_ones_do_not_need(left_s, later, expected):
+def test_a_stage_gets_what_later_ones_do_not_need(left_s: float, later: int, expected: float) -> None:
     """All but a reserve for each later stage, at least an equal part, never less than nothing."""
     assert stage_share_s(left_s, later) == pytest.approx(expected)
 
 
-def test_the_shares_of_all_stages_never_add_up_to_more_than_the_time():
+def test_the_shares_of_all_stages_never_add_up_to_more_than_the_time() -> None:
     """Whatever is left at each stage, using every share in full ends in time."""
     for tenths in range(30):
         left_s = tenths / 10

@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runlane.actors.topology import STOP_ORDER, Topology, proxy_name, unique_name
+from runlane.actors.topology import STOP_ORDER, ChildSpec, Topology, proxy_name, unique_name
 from runlane.config import names
 from runlane.config.errors import SettingsError
 from runlane.config.settings import Settings, SubscriberSettings, TransportSettings, WorkerSettings
@@ -18,8 +19,8 @@ def _actor(name: str) -> list[str]:
     return ["{runlane}", "actor", name]
 
 
-def _settings(**changed) -> Settings:
-    given = {
+def _settings(**changed: Any) -> Settings:
+    given: dict[str, Any] = {
         "data_dir": "/data",
         "transport": TransportSettings(run_dir="/run/x"),
         "subscribers": {
@@ -36,21 +37,21 @@ def _settings(**changed) -> Settings:
     return Settings(**{**given, **changed})
 
 
-def _topology(*arguments: str, **changed) -> Topology:
+def _topology(*arguments: str, **changed: Any) -> Topology:
     return Topology(_settings(**changed), 1_000_000_000, arguments)
 
 
-def _spec(name: str, *arguments: str, **changed):
+def _spec(name: str, *arguments: str, **changed: Any) -> ChildSpec:
     return next(spec for spec in _topology(*arguments, **changed).specs() if spec.name == name)
 
 
-def test_the_start_order_is_router_subscribers_then_each_worker_behind_its_proxy():
+def test_the_start_order_is_router_subscribers_then_each_worker_behind_its_proxy() -> None:
     """DB writer first of the subscribers, GUI last; one without a command is no child."""
     found = [spec.name for spec in _topology().specs()]
     assert found == ["router", "db_writer", "recorder", "gui", "proxy-a", "a", "proxy-b", "b"]
 
 
-def test_the_stop_order_is_worker_proxy_router_subscribers_gui():
+def test_the_stop_order_is_worker_proxy_router_subscribers_gui() -> None:
     """The source stops first, then each that lives on what the one before sent."""
     assert STOP_ORDER == ("worker", "proxy", "router", "subscriber", "gui")
     ordered = sorted(_topology().specs(), key=lambda spec: spec.stop_stage)
@@ -66,7 +67,7 @@ def test_the_stop_order_is_worker_proxy_router_subscribers_gui():
     ]
 
 
-def test_our_actors_get_the_options_and_report_heartbeats():
+def test_our_actors_get_the_options_and_report_heartbeats() -> None:
     """A command that begins with {runlane} actor is run as it is, with the supervisor's settings options."""
     options = ("--config", "/x.toml", "--set", "log_level=DEBUG")
     for name in ("router", "db_writer"):
@@ -85,7 +86,7 @@ def test_our_actors_get_the_options_and_report_heartbeats():
         ("gui", [*RUNLANE, "gui"]),
     ],
 )
-def test_a_foreign_command_runs_behind_the_guard_and_gets_no_options(name, tail):
+def test_a_foreign_command_runs_behind_the_guard_and_gets_no_options(name: str, tail: list[str]) -> None:
     """It knows nothing of heartbeats, lifelines or our options."""
     spec = _spec(name, "--set", "log_level=DEBUG")
     assert spec.command[:3] == [sys.executable, "-I", "-S"]
@@ -96,7 +97,7 @@ def test_a_foreign_command_runs_behind_the_guard_and_gets_no_options(name, tail)
     assert not spec.reports_heartbeat
 
 
-def test_a_worker_is_told_its_run_its_name_its_proxy_and_its_command():
+def test_a_worker_is_told_its_run_its_name_its_proxy_and_its_command() -> None:
     """And its proxy the same run and name."""
     specs = {spec.name: spec for spec in _topology().specs()}
     worker, proxy = specs["a"].environment, specs["proxy-a"].environment
@@ -107,7 +108,7 @@ def test_a_worker_is_told_its_run_its_name_its_proxy_and_its_command():
     assert worker[names.ENV_COMMAND] == f"{sys.executable} train.py --lr 0.1"
 
 
-def test_runs_are_new_with_each_supervisor_and_kept_for_its_life():
+def test_runs_are_new_with_each_supervisor_and_kept_for_its_life() -> None:
     """Asked twice, one topology gives the same ids; workers of different run names have different runs."""
     topology = _topology()
     first, second = ({spec.name: spec.run for spec in topology.specs()} for _ in range(2))
@@ -117,7 +118,7 @@ def test_runs_are_new_with_each_supervisor_and_kept_for_its_life():
     assert _spec("a").run != first["a"]
 
 
-def test_workers_of_one_run_name_share_a_run():
+def test_workers_of_one_run_name_share_a_run() -> None:
     """So do workers that name none."""
     workers = {
         "a": WorkerSettings(command=["x"], run_name="same"),
@@ -129,7 +130,7 @@ def test_workers_of_one_run_name_share_a_run():
     assert runs["a"] == runs["b"] != runs["c"] == runs["d"]
 
 
-def test_restart_rules_come_from_the_settings():
+def test_restart_rules_come_from_the_settings() -> None:
     """A proxy is transient: exit code 0 means it is no longer needed."""
     rules = {spec.name: spec.restart for spec in _topology().specs()}
     assert rules == {
@@ -144,7 +145,7 @@ def test_restart_rules_come_from_the_settings():
     }
 
 
-def test_a_foreign_command_gets_the_settings_as_variables():
+def test_a_foreign_command_gets_the_settings_as_variables() -> None:
     """File and data directory as absolute paths, each option as a variable, because it may change directory."""
     options = ("--config", "mine.toml", "--set", "session.batch_age_ms=5", "--set=transport.kind=ipc")
     found = _spec("a", *options, data_dir="here").environment
@@ -155,20 +156,20 @@ def test_a_foreign_command_gets_the_settings_as_variables():
     assert found["RUNLANE_TRANSPORT__RUN_DIR"] == "/run/x"
 
 
-def test_an_option_that_no_variable_can_name_is_not_passed_as_one():
+def test_an_option_that_no_variable_can_name_is_not_passed_as_one() -> None:
     """Variables are read in lower case, so a capital would arrive as another key."""
     found = _spec("a", "--set", "subscribers.Big.window=4", "--set", "workers.x-y.run_name=z").environment
     assert not [key for key in found if "BIG" in key or "X-Y" in key]
 
 
-def test_two_processes_of_one_name_are_refused():
+def test_two_processes_of_one_name_are_refused() -> None:
     """A worker called proxy-a beside a worker a would share a socket with a's proxy."""
     workers = {"a": WorkerSettings(command=["x"]), "proxy-a": WorkerSettings(command=["x"])}
     with pytest.raises(SettingsError, match="proxy-a"):
         _topology(workers=workers).specs()
 
 
-def test_a_proxy_can_be_had_for_a_worker_that_is_in_no_settings():
+def test_a_proxy_can_be_had_for_a_worker_that_is_in_no_settings() -> None:
     """For one that somebody else starts."""
     spec = _topology().proxy("mine", "run-1", "my run")
     assert (spec.name, spec.kind, spec.worker, spec.run) == ("proxy-mine", "proxy", "mine", "run-1")
@@ -178,12 +179,12 @@ def test_a_proxy_can_be_had_for_a_worker_that_is_in_no_settings():
 @pytest.mark.parametrize(
     ("wanted", "taken", "expected"),
     [
-        ("a", set(), "a"),
+        ("a", set[str](), "a"),
         ("a", {"a"}, "a-2"),
         ("a", {"a", "a-2", "a-4"}, "a-3"),
         ("x" * 32, {"x" * 32}, "x" * 30 + "-2"),
     ],
 )
-def test_a_taken_name_gets_the_smallest_free_suffix(wanted, taken, expected):
+def test_a_taken_name_gets_the_smallest_free_suffix(wanted: str, taken: set[str], expected: str) -> None:
     """And stays within 32 characters."""
     assert unique_name(wanted, taken) == expected
