@@ -101,6 +101,7 @@ class Store:
         self._changes: dict[int, _Change] = {}
         self._counted: Counter[str] = Counter()  # in the open transaction
         self._committed: Counter[str] = Counter()
+        self._is_closed = False
 
     # ---- the transaction ---------------------------------------------------------------------------------
 
@@ -211,7 +212,10 @@ class Store:
         )
 
     def close(self) -> None:
-        """Roll back what is open, move the log into the database, free the file."""
+        """Roll back what is open, move the log into the database, free the file. Again: nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             if self._connection.in_transaction:
                 self.rollback()

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import zmq
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from runlane.config.load import load
 from runlane.config.names import ENV_PREFIX, LOCK_SUFFIX, SOCKET_SUFFIX
@@ -20,6 +22,10 @@ from runlane.config.settings import Settings
 from runlane.transport.testing import FakeClock
 
 SHARED_MEMORY = Path("/dev/shm")
+# A loaded machine is slow and no less right.
+hypothesis_settings.register_profile("runlane", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("runlane")
+
 GRACE_S = 3.0  # a thread or process that was told to end needs a moment
 
 

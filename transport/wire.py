@@ -135,8 +135,7 @@ def is_control(frame: Frame) -> bool:
 
 def encode_control(message: ControlMessage) -> bytes:
     """Encode one control message into one frame."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(message), use_bin_type=True, default=plain)
-    return _CONTROL_PREFIX + packed
+    return _CONTROL_PREFIX + pack(msgspec.to_builtins(message))
 
 
 def decode_control(frame: Frame) -> ControlMessage:

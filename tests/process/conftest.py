@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import psutil
@@ -39,9 +39,18 @@ class Processes:
         self._mark = mark
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *command: str, **options: Any) -> "subprocess.Popen[bytes]":
+    def start(
+        self,
+        *command: str,
+        stdout: int | None = None,
+        stderr: int | BinaryIO | None = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> "subprocess.Popen[bytes]":
         """Start a command in a session of its own."""
-        process: subprocess.Popen[bytes] = subprocess.Popen(command, start_new_session=True, **options)
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=stdout, stderr=stderr, env=env, pass_fds=pass_fds
+        )
         self._started.append(process)
         return process
 
@@ -147,7 +156,9 @@ class ToyGraph:
     def _actor(self, mode: str) -> list[str]:
         return [sys.executable, str(HERE / "toy_actor.py"), str(self.home / "plan"), str(self.events_file), mode]
 
-    def start(self, environment: dict[str, str] | None = None, **options: Any) -> "subprocess.Popen[bytes]":
+    def start(
+        self, environment: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+    ) -> "subprocess.Popen[bytes]":
         """Start the supervisor."""
         plan = {
             "settings": msgspec.to_builtins(self.settings),
@@ -159,7 +170,7 @@ class ToyGraph:
         command = (sys.executable, str(HERE / "toy_supervisor.py"), str(self.home / "plan"))
         with (self.home / "log").open("ab") as log:
             self._process = self._processes.start(
-                *command, stderr=log, env={**os.environ, **(environment or {})}, **options
+                *command, stderr=log, env={**os.environ, **(environment or {})}, pass_fds=pass_fds
             )
         return self._process
 

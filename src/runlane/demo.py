@@ -1,0 +1,301 @@
+"""`runlane demo`: a worker learns with the whole graph around it, watched live; then every count is compared.
+
+The worker counts by itself, outside telemetry, and leaves a report; the database is asked afterwards; the
+router's accounts are those of the last status before the stop. No number here is typed in.
+"""
+
+import importlib.util
+import math
+import os
+import shlex
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NamedTuple, Self
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runlane.actors.store_reader import query
+from runlane.config import names
+from runlane.config.errors import GraphError, SettingsError, StoreError
+from runlane.config.load import shipped
+from runlane.config.settings import QueuePolicy, Settings
+from runlane.gui.run_model import RunView, SubscriberAccount, accounts_of
+from runlane.gui.screen import Screen, screen_for
+from runlane.gui.terminal_view import drops_text, policy_text, short
+from runlane.launch import GraphProcess, tail
+from runlane.transport.endpoint import data_dir_of, database_of
+from runlane.transport.graph_client import GraphClient
+from runlane.transport.messages import ChildStatus, Status
+from runlane.transport.subscriber import Subscriber
+
+WORKER_MODULE = "runlane.workers.cartpole"
+FAST_PATH = QueuePolicy("drop_oldest", 4096)
+KINDS = ["step", "episode", "metric", "log", "run"]
+
+POLL_S = 0.05
+STATUS_S = 0.5
+LOST_GRAPH_S = 5.0
+# After the last proxy ended: the router's figures are a heartbeat old; longer than this nothing is waited for.
+SETTLE_MAX_S = 5.0
+
+
+def run_demo(settings_arguments: list[str], settings: Settings, report: Path | None = None) -> int:
+    """Run the demo to its end, print the summary, return the exit code.
+
+    0: every count agrees, nothing was lost, the worker ended well. 1: something differs. 128 + n: stopped by
+    signal n, as 130 by Ctrl-C. `report` is where the worker's own counts are kept; else nowhere. Raises
+    `GraphError` or `SettingsError` when it cannot begin.
+    """
+    worker = check_settings(settings)
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory(prefix="runlane-demo-") as scratch, StopSignals() as signals:
+        path = report or Path(scratch) / "report.json"
+        watch, stop_code = _watch(settings_arguments, settings, screen_for(console), signals, path)
+        evidence = Evidence(
+            report=_read_report(path),
+            stored=stored_of(database_of(settings), watch.run),
+            accounts=accounts_of(watch.status),
+            exit_code=watch.exit_code_of(worker),
+            stop_code=stop_code,
+            signal=signals.number,
+            failure=watch.failure,
+        )
+    lines = compare(evidence)
+    _print_summary(console, settings, evidence, lines)
+    if evidence.exit_code and not signals.number:
+        log = data_dir_of(settings) / names.LOG_DIR / f"{worker}.log"
+        console.print(f"\nThe end of {log}:\n{tail(log)}", markup=False, soft_wrap=True)
+    _print_hints(console, settings_arguments, watch.run)
+    if signals.number:
+        return 128 + signals.number
+    return 0 if all(line.is_equal for line in lines) else 1
+
+
+def check_settings(settings: Settings) -> str:
+    """Name of the one worker to compare; raises when the demo could not end well."""
+    if len(settings.workers) != 1:
+        raise SettingsError(
+            "workers", sorted(settings.workers), "the demo compares the counts of one worker", "use `runlane up`"
+        )
+    ((worker, declared),) = settings.workers.items()
+    if WORKER_MODULE in declared.command and importlib.util.find_spec("gymnasium") is None:
+        raise GraphError('the demo trains on Gymnasium, which is not installed: pip install "runlane[gymnasium]"')
+    with GraphClient(settings) as client:
+        running = client.status(0.3)
+    if running is not None:
+        raise GraphError(
+            f"a graph is running for {running.data_dir} already (pid {running.pid}); stop it, "
+            "or give the demo a place of its own: runlane demo --set data_dir=DIRECTORY"
+        )
+    return worker
+
+
+# ---- watching --------------------------------------------------------------------------------------------
+
+
+class StopSignals:
+    """The first Ctrl-C, SIGTERM or SIGHUP asks (`number`); a second one raises `KeyboardInterrupt`."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def __enter__(self) -> Self:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Watch:
+    """Reads the fast path, asks for the status, draws; until the workers and their proxies are gone."""
+
+    def __init__(self, settings: Settings, subscriber: Subscriber, client: GraphClient, screen: Screen) -> None:
+        self.view = RunView(time.monotonic())
+        self.status: Status | None = None
+        self.run = ""
+        self.failure = ""
+        self._subscriber = subscriber
+        self._client = client
+        self._screen = screen
+        self._settle_s = settings.supervisor.heartbeat_s + STATUS_S
+        self._over_since_s: float | None = None
+        self._answered_s = time.monotonic()
+        self._ask_s = self._draw_s = 0.0
+
+    def until_over(self, signals: StopSignals) -> None:
+        """Return when all is accounted for, when a signal came, or when the graph failed (`failure`)."""
+        while not (signals.number or self.failure or self._is_over(time.monotonic())):
+            self.view.add(self._subscriber.poll(POLL_S), time.monotonic())
+            now_s = time.monotonic()
+            if now_s >= self._ask_s:
+                self._ask_s = now_s + STATUS_S
+                self._ask(now_s)
+            if now_s >= self._draw_s:
+                self._draw_s = now_s + self._screen.interval_s
+                self.draw()
+
+    def draw(self) -> None:
+        """Show the view as it stands."""
+        self._screen.show(self.view, self.status, time.monotonic())
+
+    def exit_code_of(self, worker: str) -> int | None:
+        """How the worker ended; None if it had not."""
+        ended = [child for child in self._children("worker") if child.state == "ended"]
+        return next((child.exit_code for child in ended if child.name == worker), None)
+
+    def _ask(self, now_s: float) -> None:
+        status = self._client.status(STATUS_S)
+        if status is not None:
+            self.status = status
+            self._answered_s = now_s
+            runs = [child.statistics.get("run", "") for child in self._children("proxy")]
+            self.run = next((run for run in runs if run), self.run)
+        if status is not None and status.state == "stopping":
+            self.failure = "the graph stopped by itself; see supervisor.log"
+        elif now_s - self._answered_s > LOST_GRAPH_S:
+            self.failure = "the supervisor does not answer any more; see supervisor.log"
+
+    def _is_over(self, now_s: float) -> bool:
+        """Whether every worker and proxy ended, and the router's figures since then show nothing left."""
+        workers = self._children("worker")
+        if not workers or any(child.state != "ended" for child in (*workers, *self._children("proxy"))):
+            self._over_since_s = None
+            return False
+        self._over_since_s = self._over_since_s or now_s
+        streams = sum(int(child.statistics.get("streams", 0)) for child in self._children("router"))
+        is_settled = not streams and not any(account.queued for account in accounts_of(self.status))
+        waited_s = now_s - self._over_since_s
+        return waited_s >= (self._settle_s if is_settled else SETTLE_MAX_S)
+
+    def _children(self, kind: str) -> list[ChildStatus]:
+        return [child for child in self.status.children if child.kind == kind] if self.status is not None else []
+
+
+def _watch(
+    arguments: list[str], settings: Settings, screen: Screen, signals: StopSignals, report: Path
+) -> tuple[Watch, int]:
+    """Start, watch, stop in order; returns what was watched and the supervisor's exit code."""
+    graph = GraphProcess(arguments, settings)
+    policy = None if names.GUI in settings.subscribers else FAST_PATH
+    try:
+        with _environment(names.ENV_WORKER_REPORT, str(report)):
+            graph.start()
+        with (
+            Subscriber(names.GUI, kinds=KINDS, policy=policy, settings=settings) as subscriber,
+            GraphClient(settings) as client,
+            screen,
+        ):
+            watch = Watch(settings, subscriber, client, screen)
+            watch.until_over(signals)
+            watch.draw()
+    finally:
+        stop_code = graph.stop()
+    return watch, stop_code
+
+
+@contextmanager
+def _environment(variable: str, value: str) -> Iterator[None]:
+    """Set for the children started meanwhile."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+        if before is not None:
+            os.environ[variable] = before
+
+
+# ---- evidence --------------------------------------------------------------------------------------------
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    """What the worker counted itself; sums and means are over episodes that ended."""
+
+    steps: int
+    episodes: int
+    return_sum: float
+    mean_return: float
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """What the database holds of one run."""
+
+    steps: int = 0
+    distinct_steps: int = 0
+    episodes: int = 0
+    reward_sum: float = 0.0
+    mean_return: float = 0.0
+    drops: int = 0
+    seconds: float = 0.0
+
+
+_STORED = """
+WITH ended AS (SELECT * FROM episodes WHERE run = {run} AND outcome <> 'abandoned')
+SELECT count(*),
+       (SELECT count(*) FROM (SELECT DISTINCT stream, seq, env_index FROM steps WHERE run = {run})),
+       (SELECT count(*) FROM ended),
+       coalesce(sum(reward) FILTER (
+         WHERE (stream, env_index, episode) IN (SELECT stream, env_index, episode FROM ended)), 0.0),
+       (SELECT coalesce(avg(episode_return), 0.0)
+          FROM (SELECT episode_return FROM ended ORDER BY t_ns DESC, seq DESC LIMIT 100)),
+       (SELECT coalesce(sum(records), 0) FROM drops WHERE run = {run}),
+       coalesce((max(t_ns) - min(t_ns)) / 1e9, 0.0)
+  FROM steps WHERE run = {run}
+"""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the summary compares. `report` and `stored` are None where there is none."""
+
+    report: WorkerReport | None
+    stored: Stored | None
+    accounts: list[SubscriberAccount]
+    exit_code: int | None
+    stop_code: int
+    signal: int = 0
+    failure: str = ""
+
+
+class Line(NamedTuple):
+    """One comparison of the summary."""
+
+    what: str
+    expected: str
+    found: str
+    is_equal: bool
+
+
+def stored_of(database: Path, run: str) -> Stored | None:
+    """Ask the database for one run; None when it cannot be read."""
+    quoted = "'" + run.replace("'", "''") + "'"
+    try:
+        _, rows = query(database, _STORED.format(run=quoted))
+    except StoreError:
+        return None
+    return msgspec.convert(rows[0], Stored)
+
+
+def _read_report(path: Path) -> WorkerReport | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=WorkerReport)
+    except (OSError, msgspec.MsgspecError):
+        return None
