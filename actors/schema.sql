@@ -88,7 +88,7 @@ CREATE TABLE IF NOT EXISTS metric_rows (
   step  INTEGER NOT NULL,
   value REAL
 ) STRICT;
-CREATE INDEX IF NOT EXISTS metric_rows_by_name ON metric_rows (id >> 40, name);
+CREATE INDEX IF NOT EXISTS metric_rows_by_name ON metric_rows (name);  -- and id, as every index
 
 CREATE TABLE IF NOT EXISTS log_rows (
   id    INTEGER PRIMARY KEY,
@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS drop_rows (
   PRIMARY KEY (stream_no, noted_by, first_seq, kind, reason)
 ) STRICT, WITHOUT ROWID;
 
--- In the views below a stream is joined twice over: by number, which is quick from a record to its stream, and
+-- In most views below a stream is joined twice over: by number, which is quick from a record to its stream, and
 -- by range of ids, which is quick from a run to its records.
 
 CREATE VIEW IF NOT EXISTS step_records AS
@@ -188,7 +188,8 @@ SELECT s.run, s.worker, s.incarnation, s.stream,
        r.name, r.step, r.value, r.t_ns,
        strftime('%Y-%m-%d %H:%M:%f', r.t_ns / 1e9, 'unixepoch') AS time
   FROM streams AS s
-  JOIN metric_rows AS r ON r.id >> 40 = s.stream_no;  -- and the index does the rest
+ CROSS JOIN metric_rows AS r  -- CROSS: streams first, else a name would be looked for in every run
+    ON r.id BETWEEN s.stream_no << 40 AND s.stream_no << 40 | 1099511627775;
 
 CREATE VIEW IF NOT EXISTS logs AS
 SELECT s.run, s.worker, s.incarnation, s.stream,

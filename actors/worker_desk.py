@@ -49,6 +49,9 @@ class WorkerDesk:
         if seat is None or seat.spec.run != message.run or seat.state is SeatState.ENDED:
             self._send(asker, message)
             return
+        if not seat.is_dynamic:
+            self._send(asker, Refused(reason=f"{message.worker} is watched by the supervisor itself"))
+            return
         self._waiting.setdefault(seat.name, set()).add(asker)
         self._tell(seat, message)
 

@@ -76,7 +76,8 @@ def print_status(status: Status) -> None:
             child.name, child.kind, state, str(child.pid), str(child.restarts), age, _figures(child.statistics)
         )
     out.print(table)
-    subscribers = next((c.statistics.get("subscribers", {}) for c in status.children if c.kind == "router"), {})
+    routers = [child.statistics for child in status.children if child.kind == "router"]
+    subscribers: dict[str, dict[str, Any]] = routers[0].get("subscribers", {}) if routers else {}
     accounts = Table("subscriber", "live", *SUBSCRIBER_COLUMNS, title="published = delivered + dropped + queued")
     for name, account in subscribers.items():
         row = account_of(account)

@@ -17,7 +17,8 @@ from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id, new_stream_id
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo, WorkerStarted
-from runlane.workers.session import WorkerSession, plain_map
+from runlane.workers.plain_values import plain_map
+from runlane.workers.session import WorkerSession
 
 ASK_S = 5.0
 _VERSIONS_OF = ("numpy", "gymnasium", "gym", "torch", "stable_baselines3", "pettingzoo")

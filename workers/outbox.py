@@ -33,7 +33,7 @@ class Sealed(NamedTuple):
     """A batch whose content is final, not yet encoded. `rows` step rows lie packed in `step_body`."""
 
     first_seq: int
-    count: int
+    record_count: int
     closed_ns: int
     schema_id: int
     rows: int
@@ -52,8 +52,8 @@ def encode(stream: bytes, sealed: Sealed) -> Batch:
         body = pack([msgspec.structs.astuple(row) for row in rows])
         sections.append(Section(KIND_NUMBER[kind], 0, len(rows), len(body)))
         bodies.append(body)
-    head = encode_header(stream, sealed.first_seq, sealed.count, sealed.closed_ns, sections)
-    last_seq = sealed.first_seq + sealed.count - 1
+    head = encode_header(stream, sealed.first_seq, sealed.record_count, sealed.closed_ns, sections)
+    last_seq = sealed.first_seq + sealed.record_count - 1
     return Batch(sealed.first_seq, last_seq, (head, *bodies), len(head) + sum(map(len, bodies)))
 
 
@@ -109,7 +109,7 @@ class Outbox:
     @property
     def pending_records(self) -> int:
         """Records put and not yet committed."""
-        return self.window.pending_records + sum(sealed.count for sealed in list(self._sealed))
+        return self.window.pending_records + sum(sealed.record_count for sealed in list(self._sealed))
 
     def close(self, deadline_s: float) -> bool:
         """Send the rest and wait for its acks at most until `deadline_s` (monotonic); True when all is acked."""

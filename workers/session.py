@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -38,10 +39,11 @@ from runlane.transport.records import (
     RunRecord,
     RunState,
 )
-from runlane.transport.wire import MAX_BODY_BYTES, plain
+from runlane.transport.wire import MAX_BODY_BYTES
 from runlane.workers.batch_builder import BatchBuilder
 from runlane.workers.episode_tracker import EpisodeTracker, VectorTracker
 from runlane.workers.outbox import Outbox
+from runlane.workers.plain_values import plain_map
 from runlane.workers.step_layout import StepLayout, VectorLayout
 
 _time_ns = time.time_ns
@@ -250,7 +252,10 @@ class WorkerSession:
         """Record several named scalars of one moment."""
         at = self.env_steps if step is None else step
         for name, value in values.items():
-            self._add("metric", lambda seq, n=name, v=value: MetricRecord(seq, _time_ns(), str(n), float(v), int(at)))
+            self._metric(name, value, at)
+
+    def _metric(self, name: str, value: float, step: int) -> None:
+        self._add("metric", lambda seq: MetricRecord(seq, _time_ns(), str(name), float(value), int(step)))
 
     def log(self, text: str, level: str = "info") -> None:
         """Record one line of text."""
@@ -408,9 +413,9 @@ class WorkerSession:
 
     def _report_drops(self) -> None:
         """Tell of what was dropped, now that there is room in an empty batch."""
-        for kind, records in self._unreported.items():
-            self._batch.append("drop", lambda seq, k=kind, n=records: DropRecord(seq, _time_ns(), k, "outbox_full", n))
-        self._unreported.clear()
+        while self._unreported:
+            kind, records = self._unreported.popitem()
+            self._batch.append("drop", partial(_drop_record, kind, records))
 
     def _seal(self) -> None:
         """Hand the batch over, whatever it holds."""
@@ -465,25 +470,8 @@ class WorkerSession:
         )
 
 
-def plain_map(info: Mapping[str, Any]) -> dict[str, Any]:
-    """A free map with string keys only and values MessagePack can hold."""
-    return {str(key): _plain(value) for key, value in info.items()}
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | float | bytes):
-        return value
-    if isinstance(value, int):
-        return value if -(1 << 63) <= value < 1 << 63 else str(value)
-    if isinstance(value, Mapping):
-        return plain_map(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return _plain_or_text(plain(value))
-
-
-def _plain_or_text(value: Any) -> Any:
-    return _plain(value) if isinstance(value, str | bool | float | int | list) else str(value)
+def _drop_record(kind: str, records: int, seq: int) -> DropRecord:
+    return DropRecord(seq, _time_ns(), kind, "outbox_full", records)
 
 
 def _after_fork_in_child() -> None:

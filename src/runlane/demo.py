@@ -1,35 +1,24 @@
-"""`runlane demo`: a worker learns with the whole graph around it, watched live; then every count is compared.
-
-The worker counts by itself, outside telemetry, and leaves a report; the database is asked afterwards; the
-router's accounts are those of the last status before the stop. No number here is typed in.
-"""
+"""`runlane demo`: a worker learns with the whole graph around it, watched live; then every count is compared."""
 
 import importlib.util
-import math
 import os
-import shlex
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-import msgspec
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from runlane.actors.store_reader import query
 from runlane.config import names
-from runlane.config.errors import GraphError, SettingsError, StoreError
-from runlane.config.load import shipped
+from runlane.config.errors import GraphError, SettingsError
 from runlane.config.settings import QueuePolicy, Settings
-from runlane.gui.run_model import RunView, SubscriberAccount, accounts_of
+from runlane.demo_summary import Evidence, compare, print_hints, print_summary, read_report, stored_of
+from runlane.gui.run_model import RunView, accounts_of
 from runlane.gui.screen import Screen, screen_for
-from runlane.gui.terminal_view import drops_text, policy_text, short
 from runlane.launch import GraphProcess, tail
 from runlane.transport.endpoint import data_dir_of, database_of
 from runlane.transport.graph_client import GraphClient
@@ -60,7 +49,7 @@ def run_demo(settings_arguments: list[str], settings: Settings, report: Path | N
         path = report or Path(scratch) / "report.json"
         watch, stop_code = _watch(settings_arguments, settings, screen_for(console), signals, path)
         evidence = Evidence(
-            report=_read_report(path),
+            report=read_report(path),
             stored=stored_of(database_of(settings), watch.run),
             accounts=accounts_of(watch.status),
             exit_code=watch.exit_code_of(worker),
@@ -69,11 +58,11 @@ def run_demo(settings_arguments: list[str], settings: Settings, report: Path | N
             failure=watch.failure,
         )
     lines = compare(evidence)
-    _print_summary(console, settings, evidence, lines)
+    print_summary(console, settings, evidence, lines)
     if evidence.exit_code and not signals.number:
         log = data_dir_of(settings) / names.LOG_DIR / f"{worker}.log"
         console.print(f"\nThe end of {log}:\n{tail(log)}", markup=False, soft_wrap=True)
-    _print_hints(console, settings_arguments, watch.run)
+    print_hints(console, settings_arguments, watch.run)
     if signals.number:
         return 128 + signals.number
     return 0 if all(line.is_equal for line in lines) else 1
@@ -212,7 +201,7 @@ def _watch(
 
 
 @contextmanager
-def _environment(variable: str, value: str) -> Iterator[None]:
+def _environment(variable: str, value: str) -> Generator[None]:
     """Set for the children started meanwhile."""
     before = os.environ.get(variable)
     os.environ[variable] = value
@@ -222,80 +211,3 @@ def _environment(variable: str, value: str) -> Iterator[None]:
         del os.environ[variable]
         if before is not None:
             os.environ[variable] = before
-
-
-# ---- evidence --------------------------------------------------------------------------------------------
-
-
-class WorkerReport(msgspec.Struct, frozen=True):
-    """What the worker counted itself; sums and means are over episodes that ended."""
-
-    steps: int
-    episodes: int
-    return_sum: float
-    mean_return: float
-
-
-class Stored(msgspec.Struct, frozen=True, array_like=True):
-    """What the database holds of one run."""
-
-    steps: int = 0
-    distinct_steps: int = 0
-    episodes: int = 0
-    reward_sum: float = 0.0
-    mean_return: float = 0.0
-    drops: int = 0
-    seconds: float = 0.0
-
-
-_STORED = """
-WITH ended AS (SELECT * FROM episodes WHERE run = {run} AND outcome <> 'abandoned')
-SELECT count(*),
-       (SELECT count(*) FROM (SELECT DISTINCT stream, seq, env_index FROM steps WHERE run = {run})),
-       (SELECT count(*) FROM ended),
-       coalesce(sum(reward) FILTER (
-         WHERE (stream, env_index, episode) IN (SELECT stream, env_index, episode FROM ended)), 0.0),
-       (SELECT coalesce(avg(episode_return), 0.0)
-          FROM (SELECT episode_return FROM ended ORDER BY t_ns DESC, seq DESC LIMIT 100)),
-       (SELECT coalesce(sum(records), 0) FROM drops WHERE run = {run}),
-       coalesce((max(t_ns) - min(t_ns)) / 1e9, 0.0)
-  FROM steps WHERE run = {run}
-"""
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the summary compares. `report` and `stored` are None where there is none."""
-
-    report: WorkerReport | None
-    stored: Stored | None
-    accounts: list[SubscriberAccount]
-    exit_code: int | None
-    stop_code: int
-    signal: int = 0
-    failure: str = ""
-
-
-class Line(NamedTuple):
-    """One comparison of the summary."""
-
-    what: str
-    expected: str
-    found: str
-    is_equal: bool
-
-
-def stored_of(database: Path, run: str) -> Stored | None:
-    """Ask the database for one run; None when it cannot be read."""
-    quoted = "'" + run.replace("'", "''") + "'"
-    try:
-        _, rows = query(database, _STORED.format(run=quoted))
-    except StoreError:
-        return None
-    return msgspec.convert(rows[0], Stored)
-
-
-def _read_report(path: Path) -> WorkerReport | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=WorkerReport)
-    except (OSError, msgspec.MsgspecError):
-        return None

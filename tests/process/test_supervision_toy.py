@@ -218,6 +218,14 @@ def test_the_exit_of_another_run_does_not_end_a_proxy(graph: "ToyGraph") -> None
     assert graph.child("proxy-mine").state == "running"
 
 
+def test_nobody_else_can_say_that_a_supervised_worker_exited(graph: "ToyGraph") -> None:
+    """Its proxy would end under a worker that runs."""
+    graph.worker()
+    graph.up()
+    assert isinstance(graph.ask(WorkerExited(worker="w", run="r", exit_code=0)), Refused)
+    assert graph.child("proxy-w").state == "running"
+
+
 @pytest.mark.parametrize("worker", ["../escape", "a/b", "x" * 33, "a b"])
 def test_a_worker_name_that_is_no_plain_name_is_refused(graph: "ToyGraph", worker: str) -> None:
     """It would become a path."""
