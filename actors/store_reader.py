@@ -76,8 +76,8 @@ def query(path: Path, sql: str) -> tuple[tuple[str, ...], list[SqlRow]]:
             raise _read_only(path) from error
         except apsw.Error as error:
             raise StoreError(f"SQL: {error}") from error
-    if not seen:
-        raise StoreError("no SQL statement was given")
+    if not columns:
+        raise StoreError("this SQL has no answer; ask with SELECT")
     return tuple(columns), rows
 
 

@@ -132,7 +132,7 @@ class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """A worker's proxy: how many bytes of unacked batches it may hold before it stops reading its worker."""
 
     outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 18)] = 2 << 20
-    drain_s: Seconds = 1.0
+    drain_s: Seconds = 1.5
 
 
 class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -14,9 +14,12 @@ import msgspec
 
 from runlane.config.errors import WireError
 from runlane.config.names import DB_WRITER, ROUTER
-from runlane.transport.messages import Status
-from runlane.transport.records import IS_RESET, EpisodeRecord, LogRecord, MetricRecord, RunRecord
+from runlane.transport.messages import Status, StreamInfo
+from runlane.transport.records import IS_RESET, EpisodeRecord, LogRecord, MetricRecord, Record, RunRecord
 from runlane.transport.subscriber import RecordBatch
+
+# How a proxy signs its own stream: with this before its worker's name.
+PROXY_PREFIX = "proxy-"
 
 RECENT_EPISODES = 100
 CURVE_POINTS = 512
@@ -160,26 +163,37 @@ class RunView:
         return list(dict.fromkeys(worker.run_name or worker.run for worker in self.workers.values()))
 
     def _add(self, batch: RecordBatch, now_s: float) -> None:
-        worker = self._worker(batch)
         if batch.kind == "step":
             steps = _env_steps(batch)
+            worker = self._worker(batch.info)
             worker.env_steps += steps
             worker.rate.add(steps, now_s)
         else:
             for record in batch.records:
-                if isinstance(record, EpisodeRecord):
-                    worker.add_episode(record)
-                elif isinstance(record, MetricRecord):
-                    worker.add_metric(record)
-                elif isinstance(record, RunRecord):
-                    worker.state = record.state
-                elif isinstance(record, LogRecord):
-                    self.logs.append(record)
+                self._add_record(batch.info, record)
         self.records += len(batch)
 
-    def _worker(self, batch: RecordBatch) -> WorkerView:
+    def _add_record(self, info: StreamInfo, record: Record) -> None:
+        if isinstance(record, EpisodeRecord):
+            self._worker(info).add_episode(record)
+        elif isinstance(record, MetricRecord):
+            self._worker(info).add_metric(record)
+        elif isinstance(record, LogRecord):
+            self.logs.append(record)
+        elif isinstance(record, RunRecord):
+            self._add_run(info, record)
+
+    def _add_run(self, info: StreamInfo, record: RunRecord) -> None:
+        """A worker's own word about its run, or its proxy's word about how the worker's process ended."""
+        if record.state == "running":
+            self._worker(info).state = record.state
+        for name in (info.worker, info.worker.removeprefix(PROXY_PREFIX)):
+            worker = self.workers.get((info.run, name))
+            if worker is not None:
+                worker.state = record.state
+
+    def _worker(self, info: StreamInfo) -> WorkerView:
         """The worker's view. Beyond `KEPT_WORKERS` the one that was silent for longest is forgotten."""
-        info = batch.info
         key = (info.run, info.worker)
         worker = self.workers.get(key)
         if worker is None:

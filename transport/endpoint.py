@@ -179,6 +179,18 @@ def sweep_run_dir(directory: Path) -> list[str]:
     return removed
 
 
+def is_role_alive(directory: Path, role: str) -> bool:
+    """Whether a living process of this host holds the role's lock."""
+    try:
+        fd = _try_lock(directory / f"{role}{LOCK_SUFFIX}")
+    except FileNotFoundError:
+        return False
+    if fd is None:
+        return True
+    os.close(fd)
+    return False
+
+
 def _role_of(path: Path) -> str:
     return path.name.removesuffix(LOCK_SUFFIX).removesuffix(SOCKET_SUFFIX).split("+")[0]
 

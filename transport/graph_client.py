@@ -6,9 +6,9 @@ from typing import Self
 import zmq
 
 from runlane.config.errors import GraphError
-from runlane.config.names import SUPERVISOR_SOCKET
+from runlane.config.names import SUPERVISOR, SUPERVISOR_SOCKET
 from runlane.config.settings import Settings
-from runlane.transport.endpoint import endpoint_of
+from runlane.transport.endpoint import endpoint_of, is_role_alive, run_dir_of
 from runlane.transport.messages import (
     ControlMessage,
     Refused,
@@ -38,6 +38,8 @@ class GraphClient:
         self._dealer = connect_dealer(self._context, endpoint, 16, self._settings.transport)
 
     def _ask(self, message: ControlMessage, timeout_s: float) -> ControlMessage | None:
+        if self._settings.transport.kind == "ipc" and not is_role_alive(run_dir_of(self._settings), SUPERVISOR):
+            return None  # nobody is there: no need to wait for an answer
         answer = request(self._dealer, message, timeout_s)
         if answer is None:  # a late answer must not be taken for the next one
             self._dealer.close(0)

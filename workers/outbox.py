@@ -166,8 +166,11 @@ class Outbox:
     def _is_over(self) -> bool:
         if self._deadline_s is None:
             return False
-        if not self._sealed and not self.window.pending_records and self.sender.say_bye():
-            return True
+        if not self._sealed and not self.window.pending_records:
+            # All is committed. The goodbye only spares the proxy a look at our pid, so it is not waited for long.
+            self._deadline_s = min(self._deadline_s, time.monotonic() + BYE_S)
+            if self.sender.say_bye():
+                return True
         return time.monotonic() > self._deadline_s
 
     def _send(self, frames: Sequence[Frame]) -> bool:

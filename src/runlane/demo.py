@@ -45,6 +45,7 @@ def run_demo(settings_arguments: list[str], settings: Settings, report: Path | N
     """
     worker = check_settings(settings)
     console = Console(highlight=False)
+    console.print(f"runlane demo: starting the graph; data and logs in {data_dir_of(settings)}", markup=False)
     with tempfile.TemporaryDirectory(prefix="runlane-demo-") as scratch, StopSignals() as signals:
         path = report or Path(scratch) / "report.json"
         watch, stop_code = _watch(settings_arguments, settings, screen_for(console), signals, path)

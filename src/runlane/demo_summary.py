@@ -6,6 +6,7 @@ the accounts are those of the last status before the stop. No number here is typ
 
 import math
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -76,9 +77,15 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
 
 
-class Line(NamedTuple):
-    """One comparison."""
+COUNTS = ("worker counted", "database holds")
+ACCOUNTS = ("published", "delivered + dropped + queued")
+PROMISES = ("promised", "found")
 
+
+class Line(NamedTuple):
+    """One comparison; `columns` says of what with what."""
+
+    columns: tuple[str, str]
     what: str
     expected: str
     found: str
@@ -105,50 +112,51 @@ def stored_of(database: Path, run: str) -> Stored | None:
 
 def compare(evidence: Evidence) -> list[Line]:
     """Every line of the summary. The demo succeeded when all are equal."""
-    lines = [*_counts(evidence.report, evidence.stored), *_losses(evidence), *map(_balance, evidence.accounts)]
+    lines = [*_counts(evidence.report, evidence.stored), *map(_balance, evidence.accounts), *_losses(evidence)]
     if not evidence.signal:
         found = "none" if evidence.exit_code is None else str(evidence.exit_code)
-        lines.append(Line("worker's exit code", "0", found, evidence.exit_code == 0))
-    lines.append(Line("ordered stop, exit code", "0", str(evidence.stop_code), evidence.stop_code == 0))
+        lines.append(Line(PROMISES, "worker's exit code", "0", found, evidence.exit_code == 0))
+    lines.append(_equal(PROMISES, "exit code of the ordered stop", 0, evidence.stop_code))
     if evidence.failure:
-        lines.append(Line("graph", "ran to the end", evidence.failure, False))
+        lines.append(Line(PROMISES, "graph", "lives to the end", evidence.failure, False))
     return lines
 
 
 def _counts(report: WorkerReport | None, stored: Stored | None) -> list[Line]:
     if report is None or stored is None:
-        left = "a report" if report is not None else "no report"
-        return [Line("the worker's own counts", left, "a run" if stored is not None else "no database", False)]
+        counted = "no report" if report is None else f"{report.steps:,} steps"
+        return [Line(COUNTS, "env steps", counted, "nothing" if stored is None else f"{stored.steps:,}", False)]
     sums = math.isclose(report.return_sum, stored.reward_sum, rel_tol=1e-9)
     means = math.isclose(report.mean_return, stored.mean_return, rel_tol=1e-9)
     return [
-        _equal("env steps", report.steps, stored.steps),
-        _equal("  of them with a seq of their own", report.steps, stored.distinct_steps),
-        _equal("episodes that ended", report.episodes, stored.episodes),
-        Line("  sum of their rewards", f"{report.return_sum:,.10g}", f"{stored.reward_sum:,.10g}", sums),
-        Line("  mean return of the last 100", f"{report.mean_return:,.2f}", f"{stored.mean_return:,.2f}", means),
+        _equal(COUNTS, "env steps", report.steps, stored.steps),
+        _equal(COUNTS, "  with a seq of their own", report.steps, stored.distinct_steps),
+        _equal(COUNTS, "episodes that ended", report.episodes, stored.episodes),
+        Line(COUNTS, "  sum of their rewards", f"{report.return_sum:,.10g}", f"{stored.reward_sum:,.10g}", sums),
+        Line(COUNTS, "  mean return, last 100", f"{report.mean_return:,.2f}", f"{stored.mean_return:,.2f}", means),
     ]
-
-
-def _losses(evidence: Evidence) -> list[Line]:
-    """What must lose nothing: `block` subscribers, and the worker and DB writer by their own notes."""
-    lines = [
-        _equal(f"lost on the way to {account.name}", 0, account.total_dropped)
-        for account in evidence.accounts
-        if account.overflow == "block"
-    ]
-    if evidence.stored is not None:
-        lines.append(_equal("lost by the database's own notes", 0, evidence.stored.drops))
-    return lines
 
 
 def _balance(account: SubscriberAccount) -> Line:
     parts = f"{account.delivered:,} + {account.total_dropped:,} + {account.queued:,}"
-    return Line(f"published to {account.name}", f"{account.published:,}", parts, account.is_balanced)
+    what = f"{account.name} ({policy_text(account)})"
+    return Line(ACCOUNTS, what, f"{account.published:,}", parts, account.is_balanced)
 
 
-def _equal(what: str, expected: int, found: int) -> Line:
-    return Line(what, f"{expected:,}", f"{found:,}", expected == found)
+def _losses(evidence: Evidence) -> list[Line]:
+    """What must lose nothing: `block` subscribers, and the run by the notes in the database."""
+    lines = [
+        _equal(PROMISES, f"dropped on the way to {account.name}", 0, account.total_dropped)
+        for account in evidence.accounts
+        if account.overflow == "block"
+    ]
+    if evidence.stored is not None:
+        lines.append(_equal(PROMISES, "lost by the database's notes", 0, evidence.stored.drops))
+    return lines
+
+
+def _equal(columns: tuple[str, str], what: str, expected: int, found: int) -> Line:
+    return Line(columns, what, f"{expected:,}", f"{found:,}", expected == found)
 
 
 # ---- printing --------------------------------------------------------------------------------------------
@@ -156,39 +164,45 @@ def _equal(what: str, expected: int, found: int) -> Line:
 
 def print_summary(console: Console, settings: Settings, evidence: Evidence, lines: Sequence[Line]) -> None:
     """Print every comparison; a line that differs is marked in words."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for column, justify in (("", "left"), ("expected", "right"), ("found", "right"), ("", "left")):
-        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(max_width=36)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", max_width=30)
+    table.add_column(no_wrap=True)
+    columns: tuple[str, str] | None = None
     for line in lines:
+        if line.columns != columns:
+            columns = line.columns
+            table.add_row()
+            table.add_row("", *(Text(column, style="dim") for column in columns), "")
         mark = Text("equal", style="green") if line.is_equal else Text("DIFFERS", style="bold red")
-        table.add_row(line.what, line.expected, line.found, mark)
-    console.print("\nexpected: counted by the worker itself, or promised. found: in the database, or by the router,")
-    console.print("whose accounts read published = delivered + dropped + queued.\n")
+        table.add_row(Text(line.what), line.expected, Text(line.found), mark)
     console.print(table)
     for text in _remarks(settings, evidence):
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)
     console.print(_verdict(evidence, lines))
 
 
 def _remarks(settings: Settings, evidence: Evidence) -> list[str]:
-    lossy = [account for account in evidence.accounts if account.overflow != "block"]
-    remarks = [f"{account.name} ({policy_text(account)}) dropped: {drops_text(account)}" for account in lossy]
-    database = database_of(settings)
-    if evidence.stored is not None and evidence.stored.seconds > 0:
-        rate = evidence.stored.steps / evidence.stored.seconds
-        remarks.append(
-            f"{evidence.stored.steps:,} steps in {evidence.stored.seconds:.1f} s ({rate:,.0f} steps/s, learning "
-            f"included), in {database} of {size_text(database.stat().st_size)}"
-        )
+    remarks = [
+        f"{account.name} may drop what it has no room for, and dropped: {drops_text(account)}"
+        for account in evidence.accounts
+        if account.overflow != "block"
+    ]
+    stored, database = evidence.stored, database_of(settings)
+    if stored is not None and stored.seconds > 0:
+        rate = stored.steps / stored.seconds
+        remarks.append(f"{stored.steps:,} steps in {stored.seconds:.1f} s, {rate:,.0f} a second, learning included")
+        remarks.append(f"{database} now has {size_text(database.stat().st_size)}")
     return ["", *remarks, ""]
 
 
 def _verdict(evidence: Evidence, lines: Sequence[Line]) -> Text:
     wrong = sum(not line.is_equal for line in lines)
-    early = f" Stopped early by signal {evidence.signal}." if evidence.signal else ""
+    early = f" Stopped early by {signal.Signals(evidence.signal).name}." if evidence.signal else ""
     if wrong:
-        return Text(f"{wrong} of {len(lines)} lines differ; they are marked.{early}", style="bold red")
-    return Text(f"Every count agrees: each step is stored exactly once.{early}", style="bold green")
+        return Text(f"{wrong} of {len(lines)} lines differ, marked above.{early}", style="bold red")
+    return Text(f"Every count agrees: each step is stored, once.{early}", style="bold green")
 
 
 def print_hints(console: Console, settings_arguments: Sequence[str], run: str) -> None:
@@ -196,7 +210,7 @@ def print_hints(console: Console, settings_arguments: Sequence[str], run: str) -
     options = _own_options(settings_arguments)
     commands = (
         f"runlane runs{options}",
-        f"runlane sql{options} {shlex.quote(_BEST.format(run=run))}",
+        f'runlane sql{options} "{_BEST.format(run=run)}"',
         f"runlane run{options} -- python your_script.py",
     )
     console.print("\nTry next:", style="bold")

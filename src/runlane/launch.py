@@ -12,7 +12,7 @@ from types import FrameType
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
-from runlane.transport.endpoint import data_dir_of, run_dir_of
+from runlane.transport.endpoint import data_dir_of
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStarted
@@ -65,6 +65,7 @@ class GraphProcess:
                 status = client.status(0.5)
                 if status is not None and status.pid == self._process.pid and status.state == "running":
                     return status
+                time.sleep(0.02)  # a question to a supervisor not yet there is answered at once
                 if self._process.poll() is not None:
                     raise GraphError(f"the graph did not start (exit code {self._process.returncode}):\n{tail(log)}")
         self.stop()
@@ -103,7 +104,7 @@ def run_command(
     check_name(worker, "worker")
     with GraphClient(settings) as client:
         graph = None
-        if client.status(0.5 if run_dir_of(settings).exists() else 0.05) is None:
+        if client.status() is None:
             graph = GraphProcess(settings_arguments, settings)
             graph.start()
         try:

@@ -1,12 +1,13 @@
 """Step sections become SQL values: right types, NaN and infinity kept apart, bad bytes refused."""
 
 import json
+from pathlib import Path
 from typing import Any
 
-import apsw
 import numpy as np
 import pytest
 
+from runlane.actors.sql import connect
 from runlane.actors.step_rows import SEQ_BITS, WIDTH, RowBuffer, ScalarLayout, insert_sql, step_layout
 from runlane.config.errors import WireError
 from runlane.transport.columns import step_dtype
@@ -162,10 +163,10 @@ def test_a_body_of_another_size_is_refused() -> None:
 
 def test_a_buffer_sends_whole_statements_at_once_and_the_rest_at_the_end() -> None:
     """After `add` less than one statement's rows wait; after `flush` none do; after `clear` none ever come."""
-    connection = apsw.Connection(":memory:")
+    connection = connect(Path(":memory:"))
     connection.execute("CREATE TABLE step_rows (id INTEGER PRIMARY KEY, b, c, d, e, f, g, h, i)")
     count = connection.execute
-    buffer = RowBuffer(connection.cursor(), ScalarLayout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    buffer = RowBuffer(connection.cursor(), ScalarLayout)
     buffer.add([value for seq in range(120) for value in (seq, *[None] * 8)])
     assert count("SELECT count(*) FROM step_rows").get == 100
     buffer.flush()

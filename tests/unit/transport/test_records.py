@@ -78,7 +78,7 @@ def test_flags_are_separate_bits_of_one_byte() -> None:
         ("metric", [5]),
         ("log", [[-1, 2, "info", "text"]]),
         ("episode", [[1, 2, 0, 1, 1.0, 5, "won", 0.1]]),
-        ("run", [[1, 2, "sleeping", {}]]),
+        ("run", [[1, 2, "sleeping", {"exit_code": 1}]]),
         ("info", [[1, 2, 0, "no map"]]),
     ],
 )
