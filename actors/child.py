@@ -39,7 +39,7 @@ class Child:
         """Start it; raises `OSError` or `ValueError` when that cannot be. Only from the main thread.
 
         The kernel sends PDEATHSIG when the *thread* that forked ends, so a helper thread would take the
-        child down with it.
+        child down with it (seveas/python-prctl#14).
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(f"child {spec.name} must be started from the main thread")

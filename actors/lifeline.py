@@ -1,7 +1,8 @@
 """How one of our own actors notices that its supervisor is gone: belt (PDEATHSIG) and braces (a pipe).
 
 The supervisor alone holds the write end, so end-of-file on the read end means it ended, in whatever way, even
-if the kernel's signal was lost between fork and prctl. Standard library only. One reader: the actor's process.
+if the kernel's signal was lost between fork and prctl (containers/bubblewrap#700). Standard library only. One
+reader: the actor's process.
 """
 
 import os

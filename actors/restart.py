@@ -1,4 +1,7 @@
-"""Who is started again, when, and when to give up. OTP's words and rules; no process, no clock of its own."""
+"""Who is started again, when, and when to give up. No process, no clock of its own.
+
+Words and rules are OTP's: https://www.erlang.org/doc/system/sup_princ.html
+"""
 
 from collections import deque
 

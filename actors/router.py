@@ -41,6 +41,7 @@ from runlane.transport.sockets import (
     poll_events,
     receive_frames,
     send_control,
+    terminate,
 )
 from runlane.transport.wire import MAX_BODY_BYTES, BatchHeader, check_bodies, decode_control, decode_header, is_control
 
@@ -135,7 +136,7 @@ class RouterActor:
                 socket.close(0)
                 unlink_socket(endpoint)
         if hasattr(self, "_context"):
-            self._context.term()
+            terminate(self._context)
         if hasattr(self, "_lock"):
             self._lock.release()
 

@@ -32,7 +32,8 @@ UNDRAINED = 1
 # How long a signal, a closed lifeline or a message may stay unseen; how long while draining.
 WORK_S = 0.05
 DRAIN_WORK_S = 0.01
-# A message sent before a signal may arrive after it. An actor that takes messages waits so long for one.
+# A message sent before a signal may arrive after it. An actor that takes messages waits so long for one; an
+# orphan, whom nobody will tell that its worker ended, uses its whole drain time: the worker is ending just now.
 SETTLE_S = 0.05
 
 
@@ -130,12 +131,12 @@ class _Runner:
     def _look(self, now_s: float) -> None:
         """At everything but the actor's own work."""
         self._look_s = now_s + DRAIN_WORK_S
-        if self._stop_s is None and self._signum:
-            self._begin_stop(signal.Signals(self._signum).name, now_s)
         if not self._is_orphaned and self._lifeline.is_broken():
             self._is_orphaned = True
             log_event(log_ids.ACTOR_ORPHANED)
             self._begin_stop("lifeline", now_s)
+        if self._signum:
+            self._begin_stop(signal.Signals(self._signum).name, now_s)
         if self._reporter is not None:
             for message in self._reporter.receive():
                 self._pass_on(message)
@@ -160,8 +161,9 @@ class _Runner:
             return True
         if self._stop_s is None:
             return False
-        is_settled = self._on_message is None or now_s - self._stop_s >= SETTLE_S
-        return (is_settled and self._actor.is_drained()) or now_s - self._stop_s >= self._drain_s
+        stopping_s = now_s - self._stop_s
+        is_settled = self._on_message is None or stopping_s >= (self._drain_s if self._is_orphaned else SETTLE_S)
+        return (is_settled and self._actor.is_drained()) or stopping_s >= self._drain_s
 
     def _is_finished(self) -> bool:
         return bool(getattr(self._actor, "is_finished", False))

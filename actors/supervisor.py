@@ -5,6 +5,7 @@ moves the children on, `shutdown.py` the stop, `worker_desk.py` the proxies of w
 what happens and tells them.
 """
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -31,7 +32,6 @@ from runlane.transport.endpoint import (
     sweep_run_dir,
     unlink_socket,
 )
-from runlane.transport.keys import stop_authenticator
 from runlane.transport.log import log_event
 from runlane.transport.messages import (
     ControlMessage,
@@ -50,6 +50,7 @@ from runlane.transport.sockets import (
     poll_events,
     receive_frames,
     send_control,
+    terminate,
 )
 from runlane.transport.wire import decode_control
 
@@ -168,13 +169,13 @@ class Supervisor:
             self._socket.close(LINGER_MS)
             unlink_socket(endpoint_of(self.settings, names.SUPERVISOR_SOCKET))
         if hasattr(self, "_context"):
-            stop_authenticator(self._context)
-            self._context.term()
+            terminate(self._context)
         if hasattr(self, "_lock"):
             self._lock.release()
             log_event(log_ids.SUPERVISOR_STOPPED, code=self.exit_code)
-        for name in sweep_run_dir(run_dir_of(self.settings)):
-            log_event(log_ids.SUPERVISOR_SWEPT, name=name)
+        with contextlib.suppress(OSError):  # a run directory of somebody else, which on_start has refused
+            for name in sweep_run_dir(run_dir_of(self.settings)):
+                log_event(log_ids.SUPERVISOR_SWEPT, name=name)
 
     def _idle_s(self) -> float:
         """How long nothing is due. A millisecond more than needed: the poll counts in whole ones."""

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from runlane.actors.sql import Connection, SqlRow
+from runlane.actors.sql import SqlRow
 from runlane.actors.step_rows import SEQ_BITS, ScalarLayout, insert_sql
 from runlane.actors.store_file import open_writer
 from runlane.actors.wal_keeper import CHECKPOINT_PAGES
 from runlane.config.settings import DbWriterSettings
 
 TRANSACTION_ROWS = 5_000
-Insert = Callable[[Connection, list[SqlRow]], None]
+Work = list[tuple[str, list[SqlRow]]]  # statements of one transaction, each with all its bindings
 
 
 def raw_ceiling(
@@ -32,8 +32,8 @@ def raw_ceiling(
 ) -> float:
     """Rows per second of the fastest way, committed. `directory` should lie where the measured database lies."""
     rates = {
-        name: max(_rate(insert, rows, synchronous, observation_bytes, directory) for _ in range(repeats))
-        for name, insert in (("VALUES of 50", _insert_values), ("executemany", _insert_many))
+        name: max(_rate(prepare, rows, synchronous, observation_bytes, directory) for _ in range(repeats))
+        for name, prepare in (("VALUES of 50", _in_fifties), ("executemany", _one_by_one))
     }
     fastest = max(rates, key=lambda name: rates[name])
     shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
@@ -51,36 +51,38 @@ def step_tuples(rows: int, observation_bytes: int = 0) -> list[SqlRow]:
     ]
 
 
-def _rate(insert: Insert, rows: int, synchronous: str, observation_bytes: int, directory: Path | None) -> float:
-    prepared = step_tuples(rows, observation_bytes)
-    batches = [prepared[start : start + TRANSACTION_ROWS] for start in range(0, rows, TRANSACTION_ROWS)]
+def _rate(
+    prepare: Callable[[list[SqlRow]], Work], rows: int, synchronous: str, observation_bytes: int, directory: Path | None
+) -> float:
+    tuples = step_tuples(rows, observation_bytes)
+    transactions = [prepare(tuples[start : start + TRANSACTION_ROWS]) for start in range(0, rows, TRANSACTION_ROWS)]
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         settings = DbWriterSettings(synchronous="FULL" if synchronous == "FULL" else "NORMAL")
         connection = open_writer(Path(folder) / "raw.db", settings)
         connection.wal_autocheckpoint(CHECKPOINT_PAGES)
+        cursor = connection.cursor()
         started_s = time.perf_counter()
-        for batch in batches:
-            connection.execute("BEGIN IMMEDIATE")
-            insert(connection, batch)
-            connection.execute("COMMIT")
+        for work in transactions:
+            cursor.execute("BEGIN IMMEDIATE")
+            for sql, bindings in work:
+                cursor.executemany(sql, bindings)
+            cursor.execute("COMMIT")
         elapsed_s = time.perf_counter() - started_s
-        stored = connection.execute("SELECT count(*) FROM step_rows").get
+        stored = cursor.execute("SELECT count(*) FROM step_rows").get
         connection.close()
     assert stored == rows
     return rows / elapsed_s
 
 
-def _insert_values(connection: Connection, batch: list[SqlRow]) -> None:
+def _in_fifties(batch: list[SqlRow]) -> Work:
     size = ScalarLayout.rows_per_statement
     whole = len(batch) // size * size
     groups = [tuple(itertools.chain.from_iterable(batch[start : start + size])) for start in range(0, whole, size)]
-    cursor = connection.cursor()
-    cursor.executemany(insert_sql(ScalarLayout.table, size), groups)
-    cursor.executemany(insert_sql(ScalarLayout.table, 1), batch[whole:])
+    return [(insert_sql(ScalarLayout.table, size), groups), *_one_by_one(batch[whole:])]
 
 
-def _insert_many(connection: Connection, batch: list[SqlRow]) -> None:
-    connection.cursor().executemany(insert_sql(ScalarLayout.table, 1), batch)
+def _one_by_one(batch: list[SqlRow]) -> Work:
+    return [(insert_sql(ScalarLayout.table, 1), batch)] if batch else []
 
 
 if __name__ == "__main__":

@@ -110,10 +110,15 @@ class WorkerView:
     env_steps: int = 0
     episodes: int = 0
     best: float | None = None
+    stepped_s: float = 0.0
     recent: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT_EPISODES))
     curve: Curve = field(default_factory=Curve)
     rate: RateMeter = field(default_factory=RateMeter)
     metrics: OrderedDict[str, MetricRecord] = field(default_factory=OrderedDict[str, MetricRecord])
+
+    def rate_time_s(self, now_s: float) -> float:
+        """When to read `rate`: now, or after its end the moment of its last step."""
+        return now_s if self.state == "running" else min(now_s, self.stepped_s)
 
     @property
     def mean_return(self) -> float | None:
@@ -168,6 +173,7 @@ class RunView:
             worker = self._worker(batch.info)
             worker.env_steps += steps
             worker.rate.add(steps, now_s)
+            worker.stepped_s = now_s
         else:
             for record in batch.records:
                 self._add_record(batch.info, record)

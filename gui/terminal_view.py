@@ -137,13 +137,14 @@ def _chart(worker: WorkerView, columns: int, rows: int) -> list[Text]:
 
 def _tiles(worker: WorkerView, now_s: float, width: int) -> list[Text]:
     """Two lines: labels, and below each its number."""
-    spark = block_chart(worker.rate.history(now_s), RATE_COLUMNS, 1, low=0.0)[0][0] if width >= 78 else ""
+    rate_s = worker.rate_time_s(now_s)
+    spark = block_chart(worker.rate.history(rate_s), RATE_COLUMNS, 1, low=0.0)[0][0] if width >= 78 else ""
     tiles = (
         (f"mean of last {len(worker.recent) or RECENT_EPISODES}", short(worker.mean_return)),
         ("best", short(worker.best)),
         ("episodes", f"{worker.episodes:,}"),
         ("env steps", f"{worker.env_steps:,}"),
-        ("steps/s", f"{worker.rate.per_s(now_s):,.0f} {spark}"),
+        ("steps/s", f"{worker.rate.per_s(rate_s):,.0f} {spark}"),
     )
     labels, numbers = _text(" " * (LABEL_COLUMNS + 2)), _text(" " * (LABEL_COLUMNS + 2))
     for label, number in tiles:
@@ -179,7 +180,10 @@ def _bus(accounts: Sequence[SubscriberAccount], store: StoreFigures, *, is_narro
     notes.append(
         _text("SQLite", "bold")
         .append(f"  {store.rows_committed:,} rows committed  ")
-        .append(f"last commit {store.commit_s * 1e3:.1f} ms  database {size_text(store.database_bytes)}", "dim")
+        .append(
+            f"last commit {store.commit_s * 1e3:.1f} ms  database {size_text(store.database_bytes + store.wal_bytes)}",
+            "dim",
+        )
     )
     return Group(table, *notes), 1 + len(accounts) + len(notes)
 
@@ -236,7 +240,7 @@ def _state_style(state: str) -> str:
 def plain_line(view: RunView, status: Status | None, now_s: float) -> str:
     """One ASCII line for a log: time, each worker, the store, and what was dropped."""
     parts = [
-        f"{worker.name}: {worker.env_steps} env steps, {worker.rate.per_s(now_s):.0f} steps/s, "
+        f"{worker.name}: {worker.env_steps} env steps, {worker.rate.per_s(worker.rate_time_s(now_s)):.0f} steps/s, "
         f"{worker.episodes} episodes, mean return {short(worker.mean_return)}, best {short(worker.best)}"
         for worker in _sorted(view)
     ]

@@ -11,7 +11,7 @@ import zmq
 from runlane.config.errors import EndpointError, WireError
 from runlane.config.settings import TransportSettings
 from runlane.transport.endpoint import unlink_socket
-from runlane.transport.keys import apply_client_keys, apply_server_keys
+from runlane.transport.keys import apply_client_keys, apply_server_keys, stop_authenticator
 from runlane.transport.messages import ControlMessage
 from runlane.transport.wire import MAX_BODY_BYTES, decode_control, encode_control
 
@@ -89,21 +89,31 @@ def connect_xsub(context: Context, endpoint: str, window: int, transport: Transp
 
 
 def _bind(socket: Socket, endpoint: str, transport: TransportSettings) -> Socket:
-    unlink_socket(endpoint)
     try:
+        unlink_socket(endpoint)
         if endpoint.startswith("tcp://"):
             apply_server_keys(socket, transport)
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close(0)
         raise EndpointError(f"cannot bind {endpoint}: {error.strerror}; is another graph running there?") from None
+    except BaseException:  # an open socket would keep its context from ending
+        socket.close(0)
+        raise
     return socket
 
 
 def _connect(socket: Socket, endpoint: str, transport: TransportSettings) -> Socket:
-    if endpoint.startswith("tcp://"):
-        apply_client_keys(socket, transport)
-    socket.connect(endpoint)
+    try:
+        if endpoint.startswith("tcp://"):
+            apply_client_keys(socket, transport)
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise EndpointError(f"cannot connect to {endpoint}: {error.strerror}") from None
+    except BaseException:
+        socket.close(0)
+        raise
     return socket
 
 
@@ -139,6 +149,12 @@ def request(socket: Socket, message: ControlMessage, timeout_s: float) -> Contro
         return decode_control(socket.recv())
     except zmq.Again:
         return None
+
+
+def terminate(context: Context) -> None:
+    """End a context whose sockets are closed. Its ZAP answerer, if it has one, must go first."""
+    stop_authenticator(context)
+    context.term()
 
 
 def poll_events(poller: zmq.Poller, timeout_s: float) -> dict[Any, int]:

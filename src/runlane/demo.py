@@ -79,7 +79,7 @@ def check_settings(settings: Settings) -> str:
     if WORKER_MODULE in declared.command and importlib.util.find_spec("gymnasium") is None:
         raise GraphError('the demo trains on Gymnasium, which is not installed: pip install "runlane[gymnasium]"')
     with GraphClient(settings) as client:
-        running = client.status(0.3)
+        running = client.status()
     if running is not None:
         raise GraphError(
             f"a graph is running for {running.data_dir} already (pid {running.pid}); stop it, "

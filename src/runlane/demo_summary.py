@@ -115,8 +115,8 @@ def compare(evidence: Evidence) -> list[Line]:
     lines = [*_counts(evidence.report, evidence.stored), *map(_balance, evidence.accounts), *_losses(evidence)]
     if not evidence.signal:
         found = "none" if evidence.exit_code is None else str(evidence.exit_code)
-        lines.append(Line(PROMISES, "worker's exit code", "0", found, evidence.exit_code == 0))
-    lines.append(_equal(PROMISES, "exit code of the ordered stop", 0, evidence.stop_code))
+        lines.append(Line(PROMISES, "worker, exit code", "0", found, evidence.exit_code == 0))
+    lines.append(_equal(PROMISES, "ordered stop, exit code", 0, evidence.stop_code))
     if evidence.failure:
         lines.append(Line(PROMISES, "graph", "lives to the end", evidence.failure, False))
     return lines
@@ -146,12 +146,12 @@ def _balance(account: SubscriberAccount) -> Line:
 def _losses(evidence: Evidence) -> list[Line]:
     """What must lose nothing: `block` subscribers, and the run by the notes in the database."""
     lines = [
-        _equal(PROMISES, f"dropped on the way to {account.name}", 0, account.total_dropped)
+        _equal(PROMISES, f"dropped before {account.name}", 0, account.total_dropped)
         for account in evidence.accounts
         if account.overflow == "block"
     ]
     if evidence.stored is not None:
-        lines.append(_equal(PROMISES, "lost by the database's notes", 0, evidence.stored.drops))
+        lines.append(_equal(PROMISES, "noted as lost in database", 0, evidence.stored.drops))
     return lines
 
 
@@ -165,9 +165,9 @@ def _equal(columns: tuple[str, str], what: str, expected: int, found: int) -> Li
 def print_summary(console: Console, settings: Settings, evidence: Evidence, lines: Sequence[Line]) -> None:
     """Print every comparison; a line that differs is marked in words."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(max_width=36)
+    table.add_column()
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", max_width=30)
+    table.add_column(justify="right", max_width=32)
     table.add_column(no_wrap=True)
     columns: tuple[str, str] | None = None
     for line in lines:
@@ -189,10 +189,12 @@ def _remarks(settings: Settings, evidence: Evidence) -> list[str]:
         for account in evidence.accounts
         if account.overflow != "block"
     ]
+    if evidence.signal:
+        remarks.append("the subscribers' accounts are the router's last word before the stop")
     stored, database = evidence.stored, database_of(settings)
     if stored is not None and stored.seconds > 0:
         rate = stored.steps / stored.seconds
-        remarks.append(f"{stored.steps:,} steps in {stored.seconds:.1f} s, {rate:,.0f} a second, learning included")
+        remarks.append(f"{stored.steps:,} steps in {stored.seconds:.1f} s, {rate:,.0f} a second")
         remarks.append(f"{database} now has {size_text(database.stat().st_size)}")
     return ["", *remarks, ""]
 

@@ -181,6 +181,19 @@ def test_a_closed_lifeline_lets_it_drain_and_end_with_0(
     assert "ACTOR_ORPHANED" in capsys.readouterr().err
 
 
+def test_an_orphan_that_waits_for_word_of_its_worker_uses_its_whole_drain_time(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """The worker ends at the same time, and its last records are still to come."""
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    actor = FakeActor(clock, _nothing)
+    vars(actor)["on_message"] = _nothing
+    began_s = clock.monotonic_s()
+    assert _run(actor, clock, tmp_path, {ENV_LIFELINE: str(read_end)}) == 0
+    assert clock.monotonic_s() - began_s == pytest.approx(DRAIN_S, abs=0.2)
+
+
 def test_the_kernels_word_of_a_dead_parent_is_no_second_signal(clock: FakeClock, tmp_path: Path) -> None:
     """A parent that asked and then died must not cut the drain short."""
     read_end, write_end = os.pipe()

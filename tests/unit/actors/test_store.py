@@ -1,6 +1,6 @@
 """The store keeps every record exactly once, whatever is resent, rolled back, killed or full."""
 
-# pragmas of the writing connection are asked and set:
+# Pragmas of the writing connection are asked and set:
 # pyright: reportPrivateUsage=false
 
 import json
@@ -16,6 +16,8 @@ from typing import Any
 import apsw
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runlane.actors import store_file
 from runlane.actors.sql import connect
@@ -680,3 +682,57 @@ def test_the_log_stays_bounded_and_a_reader_that_holds_it_is_counted(path: Path)
         write(100_001)
         assert store.statistics().wal_bytes < 2 * limit
         assert ask(store, "SELECT count(*), max(seq) FROM steps") == [(150_000, 150_000)]
+
+
+# ---- any history -----------------------------------------------------------------------------------------
+
+ACTIONS = st.one_of(
+    st.tuples(st.sampled_from(["scalar", "vector"]), st.integers(1, 2), st.sets(st.integers(1, 40), min_size=1)),
+    st.tuples(st.just("episode"), st.integers(1, 2), st.sets(st.integers(41, 60), min_size=1)),
+    st.tuples(st.sampled_from(["commit", "rollback", "restart"]), st.just(0), st.just(set[int]())),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(history=st.lists(ACTIONS, max_size=25))
+def test_any_history_of_resends_rollbacks_and_restarts_stores_each_record_once(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int, set[int]]]
+) -> None:
+    """What was committed first stays, and the counters are what counting the rows gives."""
+    store = Store(tmp_path_factory.mktemp("model") / "runlane.db", DbWriterSettings(synchronous="NORMAL"))
+    numbers = {number: open_stream(store, info(number)) for number in (1, 2)}
+    committed: dict[tuple[int, int], str] = {}
+    pending: dict[tuple[int, int], str] = {}
+    store.begin()
+    for action, number, seqs in [*history, ("commit", 0, set[int]())]:
+        if action in ("commit", "rollback", "restart"):
+            if action == "commit":
+                store.commit()
+                committed |= pending
+            elif action == "rollback":
+                store.rollback()
+            else:
+                store.close()
+                store = Store(store.path, DbWriterSettings(synchronous="NORMAL"))
+            pending = {}
+            store.begin()
+            continue
+        fresh = [seq for seq in seqs if (number, seq) not in committed and (number, seq) not in pending]
+        if action == "episode":
+            records = [EpisodeRecord(seq, 0, 0, seq, 1.0, 1, "terminated", 1.0) for seq in seqs]
+            new = store.insert_records(numbers[number], action, [*records])
+        else:
+            schema = VECTOR if action == "vector" else SCHEMA
+            new = store.insert_steps(numbers[number], schema, *body(sorted(seqs), schema))
+        assert new == len(fresh)
+        pending |= {(number, seq): action for seq in fresh}
+    store.rollback()
+    weights = {"scalar": 1, "vector": 2, "episode": 0}
+    for number, stream_no in numbers.items():
+        kinds = [kind for (owner, _), kind in committed.items() if owner == number]
+        counted = sum(weights[kind] for kind in kinds), kinds.count("episode")
+        assert ask(store, f"SELECT steps, episodes FROM streams WHERE stream_no = {stream_no}") == [counted]  # noqa: S608
+        where = f"WHERE stream = '{number:032x}'"
+        tables = f"SELECT (SELECT count(*) FROM steps {where}), (SELECT count(*) FROM episodes {where})"  # noqa: S608
+        assert ask(store, tables) == [counted]
+    store.close()

@@ -1,6 +1,6 @@
 """Readers see what is committed, change nothing, and say in one line what is wrong; the schema page is true."""
 
-# the plans of the very statements are looked at:
+# The plans of the very statements are looked at:
 # pyright: reportPrivateUsage=false
 
 import os
@@ -165,6 +165,13 @@ def test_a_write_is_refused_and_changes_nothing(full: Store, sql: str) -> None:
         query(full.path, sql)
     assert query(full.path, "SELECT count(*) FROM step_rows")[1] == [(8,)]
     assert query(full.path, "PRAGMA user_version")[1] == [(1,)]
+
+
+def test_no_other_file_is_written_either(full: Store) -> None:
+    """`VACUUM INTO` would only read the database, but make a file: it is refused as well."""
+    with pytest.raises(StoreError, match="read-only"):
+        query(full.path, f"VACUUM INTO '{full.path}.copy'")
+    assert not Path(f"{full.path}.copy").exists()
 
 
 def test_switching_query_only_off_does_not_open_the_file_for_writing(full: Store) -> None:
