@@ -65,7 +65,7 @@ class DbWriterActor:
         """Open the database, then join: nothing is delivered before it can be stored."""
         declared = self.settings.subscribers.get(DB_WRITER)
         window = declared.window if declared is not None else 16
-        kinds = declared.kinds if declared is not None else list(KINDS)
+        kinds: list[str] = declared.kinds if declared is not None else list(KINDS)
         self._lock = RoleLock(make_run_dir(self.settings), DB_WRITER)
         self._store = self._open_store(database_of(self.settings), self.settings.db_writer)
         log_event(log_ids.DURABLE_OPENED, database=database_of(self.settings))

@@ -353,7 +353,7 @@ class RouterActor:
         self._disconnect(subscriber)
         subscriber.instance = ""
         if not subscriber.is_declared:
-            touched = set(subscriber.committed) if subscriber.is_block else set()
+            touched: set[bytes] = set(subscriber.committed) if subscriber.is_block else set()
             self.bus.remove_subscriber(subscriber.name, "subscriber_left")
             self._send_acks(touched)
 

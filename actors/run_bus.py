@@ -32,8 +32,8 @@ class Subscriber:
     is_declared: bool
     instance: str = ""
     is_live: bool = False
-    committed: dict[bytes, int] = field(default_factory=dict)
-    told_schemas: dict[bytes, int] = field(default_factory=dict)
+    committed: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    told_schemas: dict[bytes, int] = field(default_factory=dict[bytes, int])
 
     @property
     def is_block(self) -> bool:

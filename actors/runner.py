@@ -35,6 +35,8 @@ DRAIN_WORK_S = 0.01
 # A message sent before a signal may arrive after it. An actor that takes messages waits so long for one; an
 # orphan, whom nobody will tell that its worker ended, uses its whole drain time: the worker is ending just now.
 SETTLE_S = 0.05
+# Without a supervisor nobody kills who takes too long, and all shall be gone within 5 s.
+ORPHAN_DRAIN_S = 3.5
 
 
 class _Impatience(BaseException):
@@ -55,9 +57,10 @@ def run_actor(
 ) -> int:
     """Run `actor` until it is finished or told to stop, and return the process's exit code. Main thread only.
 
-    Told to stop, it has `drain_s` to become drained. An actor with an attribute `is_finished` ends by itself
-    once that is true; one with a method `on_message` gets what the supervisor sends. `on_close` is always
-    called. Under a supervisor (`RUNLANE_CHILD`) the first heartbeat, right after `on_start`, means: ready.
+    Told to stop, it has `drain_s` to become drained, an orphan at most `ORPHAN_DRAIN_S`. An actor with an
+    attribute `is_finished` ends by itself once that is true; one with a method `on_message` gets what the
+    supervisor sends. `on_close` is always called. Under a supervisor (`RUNLANE_CHILD`) the first heartbeat,
+    right after `on_start`, means: ready.
     """
     configure_log(actor.name, settings.log_level)
     runner = _Runner(actor, settings, drain_s, clock or SystemClock())
@@ -133,6 +136,7 @@ class _Runner:
         self._look_s = now_s + DRAIN_WORK_S
         if not self._is_orphaned and self._lifeline.is_broken():
             self._is_orphaned = True
+            self._drain_s = min(self._drain_s, ORPHAN_DRAIN_S)
             log_event(log_ids.ACTOR_ORPHANED)
             self._begin_stop("lifeline", now_s)
         if self._signum:

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--synchronous", choices=["FULL", "NORMAL"], default="FULL")
     chosen = parser.parse_args()
-    pairs = []
+    pairs: list[tuple[float, float]] = []
     print(
         f"{'pair':>4}  {'end to end':>12}  {'raw apsw':>12}  {'ratio':>6}   (steps/s, synchronous={chosen.synchronous})"
     )

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -76,13 +76,17 @@ def _merge(into: Table, new: Table, source: str, sources: Sources, prefix: str =
         path = f"{prefix}{key}"
         sources[path] = source
         present = into.get(key)
-        if isinstance(value, dict) and isinstance(present, dict):
-            _merge(present, value, source, sources, f"{path}.")
-        elif isinstance(value, dict):
-            into[key] = {}
-            _merge(into[key], value, source, sources, f"{path}.")
-        else:
+        if not isinstance(value, dict):
             into[key] = value
+            continue
+        if not isinstance(present, dict):
+            into[key] = {}
+        _merge(_table(into[key]), new[key], source, sources, f"{path}.")
+
+
+def _table(value: object) -> Table:
+    """The value as the TOML table it is, or an empty one: what is no table is refused by its type, later."""
+    return cast("Table", value) if isinstance(value, dict) else {}
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -123,7 +127,7 @@ def _convert(merged: Table, sources: Sources) -> Settings:
     entry_types: dict[str, type[Any]] = {"subscribers": SubscriberSettings, "workers": WorkerSettings}
     for table, entry_type in entry_types.items():
         entries = merged.get(table)
-        for name, entry in entries.items() if isinstance(entries, dict) else ():
+        for name, entry in _table(entries).items():
             _checked(entry, entry_type, f"{table}.{name}", merged, sources)
     return _checked(merged, Settings, "", merged, sources)
 
@@ -194,9 +198,10 @@ def _join(path: str, key: str) -> str:
 def _value_at(merged: Table, path: str) -> object:
     value: Any = merged
     for part in path.split("."):
-        if not isinstance(value, dict) or part not in value:
+        table = _table(value)
+        if part not in table:
             return None
-        value = value[part]
+        value = table[part]
     return value
 
 

@@ -10,12 +10,14 @@ an allow-list. A keys directory is made by `runlane keys DIR`; copy it to every 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import zmq
 
 from runlane.config.errors import EndpointError
 from runlane.config.settings import TransportSettings
+
+Context = zmq.Context[zmq.Socket[bytes]]
 
 if TYPE_CHECKING:  # importing it loads asyncio, which no process without keys needs
     from zmq.auth.thread import ThreadAuthenticator
@@ -33,7 +35,7 @@ def create_keys(directory: Path) -> list[Path]:
     authorized.mkdir(mode=0o700, parents=True)
     directory.chmod(0o700)
     for name in ("server", "client"):
-        zmq.auth.create_certificates(directory, name)
+        zmq.auth.create_certificates(directory, name)  # pyright: ignore[reportUnknownMemberType]
         (directory / f"{name}.key_secret").chmod(0o600)
     public = directory / "client.key"
     (authorized / "client.key").write_bytes(public.read_bytes())
@@ -46,7 +48,7 @@ def apply_server_keys(socket: zmq.Socket[bytes], transport: TransportSettings) -
         return
     directory = Path(transport.keys_dir)
     public, secret = _load(directory / "server.key_secret")
-    _authenticate(socket.context, directory / "authorized")
+    _authenticate(cast("Context", socket.context), directory / "authorized")  # pyright: ignore[reportUnknownMemberType]
     socket.curve_publickey = public
     socket.curve_secretkey = secret
     socket.curve_server = True
@@ -66,7 +68,7 @@ def _load(path: Path, *, needs_secret: bool = True) -> tuple[bytes, bytes]:
     import zmq.auth
 
     try:
-        public, secret = zmq.auth.load_certificate(path)
+        public, secret = zmq.auth.load_certificate(path)  # pyright: ignore[reportUnknownMemberType]
     except (OSError, ValueError) as error:
         raise EndpointError(f"no key in {path} ({error}); make keys with `runlane keys {path.parent}`") from None
     if needs_secret and secret is None:
@@ -74,7 +76,7 @@ def _load(path: Path, *, needs_secret: bool = True) -> tuple[bytes, bytes]:
     return public, secret or b""
 
 
-def _authenticate(context: zmq.Context[zmq.Socket[bytes]], authorized: Path) -> None:
+def _authenticate(context: Context, authorized: Path) -> None:
     """One ZAP answerer per context; it must live as long as the context's sockets."""
     if id(context) in _authenticators:
         return
@@ -82,11 +84,13 @@ def _authenticate(context: zmq.Context[zmq.Socket[bytes]], authorized: Path) -> 
 
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
-    authenticator.configure_curve(domain="runlane", location=str(authorized))
+    authenticator.configure_curve(  # pyright: ignore[reportUnknownMemberType]
+        domain="runlane", location=str(authorized)
+    )
     _authenticators[id(context)] = authenticator
 
 
-def stop_authenticator(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def stop_authenticator(context: Context) -> None:
     """End the ZAP answerer of a context, before the context is terminated."""
     authenticator = _authenticators.pop(id(context), None)
     if authenticator is not None:

@@ -33,7 +33,7 @@ class Account:
 
     published: int = 0
     delivered: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def queued(self) -> int:

@@ -13,7 +13,7 @@ import zmq
 from runlane.config.names import CONTROL_SOCKET, KINDS
 from runlane.config.settings import QueuePolicy, Settings
 from runlane.transport.ack import Batch, IngressGate, Verdict
-from runlane.transport.endpoint import endpoint_of
+from runlane.transport.endpoint import endpoint_of, unlink_socket
 from runlane.transport.identity import new_stream_id
 from runlane.transport.messages import (
     ControlMessage,
@@ -160,7 +160,7 @@ class FakeSource(_FarEnd):
         super().__init__()
         self.info = info
         self.heard: list[ControlMessage] = []
-        self.socket: Socket = connect_dealer(self.context, endpoint, 1000, settings.transport)
+        self.socket: Socket = connect_dealer(self.context, endpoint, 100, settings.transport)
         self.socket.setsockopt(zmq.SNDTIMEO, int(DEADLINE_S * 1000))
 
     def hello(self, oldest_seq: int = 1, sent_seq: int = 0) -> None:
@@ -263,6 +263,8 @@ class FakeReceiver(_FarEnd):
         self.ended: set[str] = set()
         self.largest_body = 0
         self._gates: dict[str, IngressGate] = {}
+        self._peers: set[bytes] = set()
+        self._endpoint = endpoint
         self.socket: Socket = bind_router(self.context, endpoint, 1000, settings.transport)
 
     def turn(self) -> None:
@@ -270,10 +272,21 @@ class FakeReceiver(_FarEnd):
         if not self.socket.poll(5):
             return
         while (frames := receive_frames(self.socket)) is not None:
+            self._peers.add(frames[0])
             if is_control(frames[1]):
                 self._on_control(frames[0], decode_control(frames[1]))
             else:
                 self._on_batch(frames[0], decode_header(frames[1]), frames[2:])
+
+    def send_to_all(self, frame: Frame) -> None:
+        """Send a frame, perhaps garbage, to every sender."""
+        for peer in self._peers:
+            self.socket.send_multipart([peer, frame])
+
+    def close(self) -> None:
+        """Close and remove the socket's file."""
+        super().close()
+        unlink_socket(self._endpoint)
 
     def _on_control(self, peer: bytes, message: ControlMessage) -> None:
         if isinstance(message, StreamHello):

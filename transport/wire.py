@@ -46,10 +46,10 @@ committed).
 """
 
 import struct
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
-import msgpack
+import msgpack  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
 
 from runlane.config.errors import WireError
@@ -67,6 +67,10 @@ _CONTROL = ord("C")
 _BATCH = ord("B")
 _DELIVERY = ord("D")
 _ECHO = ord("E")
+
+# msgpack ships no types; these two are all that is used of it.
+_packb = cast("Callable[..., bytes]", msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
+_unpackb = cast("Callable[..., Any]", msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
 
 _PREFIX = struct.Struct("<2sBB")
 _HEADER = struct.Struct("<2sBBB3x16sQI4xq")
@@ -155,7 +159,7 @@ def unpack(body: Frame) -> Any:
     """Decode one MessagePack object under explicit limits; raises `WireError`."""
     limit = len(body)
     try:
-        return msgpack.unpackb(
+        return _unpackb(
             body,
             raw=False,
             strict_map_key=True,
@@ -171,8 +175,7 @@ def unpack(body: Frame) -> Any:
 
 def pack(value: object) -> bytes:
     """Encode records of any kind but step. NumPy scalars become plain ones, huge integers text."""
-    packed: bytes = msgpack.packb(value, use_bin_type=True, default=plain, unicode_errors="backslashreplace")
-    return packed
+    return _packb(value, use_bin_type=True, default=plain, unicode_errors="backslashreplace")
 
 
 def plain(value: object) -> object:
@@ -182,7 +185,7 @@ def plain(value: object) -> object:
         if callable(convert):
             return convert()
     if isinstance(value, set | frozenset):
-        return list(value)
+        return list(cast("set[object]", value))
     return str(value)
 
 

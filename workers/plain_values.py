@@ -1,7 +1,7 @@
 """Free maps from user code → values MessagePack can hold. What has no such form becomes text, never an error."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from runlane.transport.wire import plain
 
@@ -17,9 +17,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
     if isinstance(value, Mapping):
-        return plain_map(value)
+        entries: Mapping[Any, Any] = value
+        return plain_map(entries)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item) for item in cast("list[Any]", value)]
     return _plain_or_text(plain(value))
 
 

@@ -476,7 +476,7 @@ def _drop_record(kind: str, records: int, seq: int) -> DropRecord:
 
 def _after_fork_in_child() -> None:
     for session in list(_SESSIONS):
-        session._mark_forked()  # noqa: SLF001  the class's own hook
+        session._mark_forked()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  the class's own hook
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -151,9 +151,11 @@ class RecordedVectorEnv(VectorWrapper):
 
 def autoreset_mode(env: Any) -> AutoresetMode:
     """How a vector environment resets; Gymnasium's default where it does not say."""
-    mode = (env.metadata or {}).get("autoreset_mode", AutoresetMode.NEXT_STEP)
+    metadata: dict[str, Any] = env.metadata or {}
+    mode = metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
 
 
 def _copy(observations: Any) -> Any:
-    return np.array(observations) if isinstance(observations, np.ndarray) else observations
+    """An array of one's own. What is no array (Dict and Tuple spaces) cannot be packed and is left alone."""
+    return observations.copy() if hasattr(observations, "dtype") else observations

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from runlane.demo_summary import Evidence, compare, print_hints, print_summary, 
 from runlane.gui.run_model import RunView, accounts_of
 from runlane.gui.screen import Screen, screen_for
 from runlane.launch import GraphProcess, tail
+from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import data_dir_of, database_of
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.messages import ChildStatus, Status
@@ -117,8 +117,16 @@ class StopSignals:
 class Watch:
     """Reads the fast path, asks for the status, draws; until the workers and their proxies are gone."""
 
-    def __init__(self, settings: Settings, subscriber: Subscriber, client: GraphClient, screen: Screen) -> None:
-        self.view = RunView(time.monotonic())
+    def __init__(
+        self,
+        settings: Settings,
+        subscriber: Subscriber,
+        client: GraphClient,
+        screen: Screen,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.view = RunView(self.clock.monotonic_s())
         self.status: Status | None = None
         self.run = ""
         self.failure = ""
@@ -127,14 +135,13 @@ class Watch:
         self._screen = screen
         self._settle_s = settings.supervisor.heartbeat_s + STATUS_S
         self._over_since_s: float | None = None
-        self._answered_s = time.monotonic()
-        self._ask_s = self._draw_s = 0.0
+        self._answered_s = self._ask_s = self._draw_s = self.clock.monotonic_s()
 
     def until_over(self, signals: StopSignals) -> None:
         """Return when all is accounted for, when a signal came, or when the graph failed (`failure`)."""
-        while not (signals.number or self.failure or self._is_over(time.monotonic())):
-            self.view.add(self._subscriber.poll(POLL_S), time.monotonic())
-            now_s = time.monotonic()
+        while not (signals.number or self.failure or self._is_over(self.clock.monotonic_s())):
+            self.view.add(self._subscriber.poll(POLL_S), self.clock.monotonic_s())
+            now_s = self.clock.monotonic_s()
             if now_s >= self._ask_s:
                 self._ask_s = now_s + STATUS_S
                 self._ask(now_s)
@@ -144,7 +151,7 @@ class Watch:
 
     def draw(self) -> None:
         """Show the view as it stands."""
-        self._screen.show(self.view, self.status, time.monotonic())
+        self._screen.show(self.view, self.status, self.clock.monotonic_s())
 
     def exit_code_of(self, worker: str) -> int | None:
         """How the worker ended; None if it had not."""
@@ -169,7 +176,7 @@ class Watch:
         if not workers or any(child.state != "ended" for child in (*workers, *self._children("proxy"))):
             self._over_since_s = None
             return False
-        self._over_since_s = self._over_since_s or now_s
+        self._over_since_s = now_s if self._over_since_s is None else self._over_since_s
         streams = sum(int(child.statistics.get("streams", 0)) for child in self._children("router"))
         is_settled = not streams and not any(account.queued for account in accounts_of(self.status))
         waited_s = now_s - self._over_since_s

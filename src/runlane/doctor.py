@@ -249,10 +249,8 @@ def _check_graph(settings: Settings) -> Check:
     if status is None:
         return Check("graph", "ok", "none is running")
     restarts = sum(child.restarts for child in status.children)
-    detail = (
-        f"{status.state}, pid {status.pid}, up {status.uptime_s:.0f} s, {len(status.children)} children, "
-        f"{restarts} restarts"
-    )
+    counts = f"{len(status.children)} children, {restarts} restarts"
+    detail = f"{status.state}, pid {status.pid}, up {status.uptime_s:.0f} s, {counts}"
     return Check("graph", "warn" if restarts else "ok", detail, "see the logs in data_dir" if restarts else "")
 
 

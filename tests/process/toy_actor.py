@@ -22,6 +22,8 @@ from runlane.config.names import ENV_CHILD
 from runlane.config.settings import Settings
 from runlane.transport.messages import ControlMessage, WorkerExited
 
+DRAIN_S = 1.0  # longer than a stage of the ordered stop
+
 
 class ToyActor:
     """Appends `NAME EVENT` lines to a file that all toys share."""
@@ -56,18 +58,23 @@ class ToyActor:
     def statistics(self) -> dict[str, Any]:
         return {"mode": self._mode}
 
+    def on_close(self) -> None:
+        self._note("closed")
+
+
+class ToyProxy(ToyActor):
+    """Also hears that its worker ended, and is finished then."""
+
     def on_message(self, message: ControlMessage) -> None:
         assert isinstance(message, WorkerExited)
         self._note(f"told {message.exit_code}")
         self.is_finished = True
 
-    def on_close(self) -> None:
-        self._note("closed")
-
 
 def main() -> int:
     settings = msgspec.convert(json.loads(Path(sys.argv[1]).read_text())["settings"], Settings)
-    return run_actor(ToyActor(sys.argv[2], sys.argv[3]), settings, drain_s=30.0)
+    kind = ToyProxy if os.environ[ENV_CHILD].startswith("proxy-") else ToyActor
+    return run_actor(kind(sys.argv[2], sys.argv[3]), settings, drain_s=DRAIN_S)
 
 
 if __name__ == "__main__":

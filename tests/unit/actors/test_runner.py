@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runlane.actors.runner import UNDRAINED, UNFORESEEN, run_actor
+from runlane.actors.runner import ORPHAN_DRAIN_S, UNDRAINED, UNFORESEEN, run_actor
 from runlane.config.errors import EndpointError
 from runlane.config.names import ENV_LIFELINE
 from runlane.config.settings import Settings, TransportSettings
@@ -67,9 +67,15 @@ def _signal_at(turns: dict[int, signal.Signals]) -> Callable[[int], None]:
     return on_turn
 
 
-def _run(actor: FakeActor, clock: FakeClock, tmp_path: Path, environment: dict[str, str] | None = None) -> int:
+def _run(
+    actor: FakeActor,
+    clock: FakeClock,
+    tmp_path: Path,
+    environment: dict[str, str] | None = None,
+    drain_s: float = DRAIN_S,
+) -> int:
     settings = Settings(data_dir=str(tmp_path), transport=TransportSettings(run_dir=str(tmp_path / "run")))
-    return run_actor(actor, settings, drain_s=DRAIN_S, clock=clock, environment=environment or {})
+    return run_actor(actor, settings, drain_s=drain_s, clock=clock, environment=environment or {})
 
 
 def test_an_actor_that_is_finished_ends_with_0(clock: FakeClock, tmp_path: Path) -> None:
@@ -192,6 +198,17 @@ def test_an_orphan_that_waits_for_word_of_its_worker_uses_its_whole_drain_time(
     began_s = clock.monotonic_s()
     assert _run(actor, clock, tmp_path, {ENV_LIFELINE: str(read_end)}) == 0
     assert clock.monotonic_s() - began_s == pytest.approx(DRAIN_S, abs=0.2)
+
+
+def test_an_orphan_that_cannot_drain_ends_all_the_same(clock: FakeClock, tmp_path: Path) -> None:
+    """However long its settings would let it."""
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    actor = FakeActor(clock, _nothing)
+    actor.drained = False
+    began_s = clock.monotonic_s()
+    assert _run(actor, clock, tmp_path, {ENV_LIFELINE: str(read_end)}, drain_s=60.0) == UNDRAINED
+    assert clock.monotonic_s() - began_s == pytest.approx(ORPHAN_DRAIN_S, abs=0.2)
 
 
 def test_the_kernels_word_of_a_dead_parent_is_no_second_signal(clock: FakeClock, tmp_path: Path) -> None:

@@ -18,15 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.actors.store_rig import SCHEMA, VECTOR, ask, body, counters, info, open_stream, put, put_steps
 
-from runlane.actors import store_file
-from runlane.actors.sql import connect
 from runlane.actors.store import Store
-from runlane.actors.store_file import StoreFullError, file_system_of, open_readonly
+from runlane.actors.store_file import StoreFullError, open_readonly
 from runlane.config.errors import StoreError, WireError
 from runlane.config.settings import DbWriterSettings
-from runlane.transport.columns import step_dtype
-from runlane.transport.messages import StepField, StepSchema, StreamInfo
+from runlane.transport.messages import StepSchema, StreamInfo
 from runlane.transport.records import (
     IS_RESET,
     TERMINATED,
@@ -37,37 +35,9 @@ from runlane.transport.records import (
     LogRecord,
     MetricRecord,
     RunRecord,
-    RunState,
 )
 from runlane.transport.wire import Section
 
-SCHEMA = StepSchema(
-    1,
-    [
-        StepField("seq", "<u8"),
-        StepField("t_ns", "<i8"),
-        StepField("episode", "<u4"),
-        StepField("step", "<u4"),
-        StepField("env_index", "<u4"),
-        StepField("flags", "|u1"),
-        StepField("reward", "<f8"),
-        StepField("action", "<i8"),
-    ],
-)
-VECTOR = StepSchema(
-    2,
-    [
-        StepField("seq", "<u8"),
-        StepField("t_ns", "<i8"),
-        StepField("episode", "<u4", 2),
-        StepField("step", "<u4", 2),
-        StepField("flags", "|u1", 2),
-        StepField("reward", "<f8", 2),
-        StepField("action", "<f4", 4),
-        StepField("observation", "<i8", 2),
-    ],
-    env_count=2,
-)
 NAN = float("nan")
 INFINITY = float("inf")
 
@@ -81,55 +51,6 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[Store]:
     with closing(Store(path, DbWriterSettings())) as opened:
         yield opened
-
-
-def info(stream: int = 1, run: str = "R", worker: str = "w", name: str = "", started_ns: int = 100) -> StreamInfo:
-    return StreamInfo(
-        stream=f"{stream:032x}", run=run, worker=worker, host="h", pid=stream, started_ns=started_ns, run_name=name
-    )
-
-
-def open_stream(store: Store, of: StreamInfo | None = None) -> int:
-    store.begin()
-    stream_no = store.open_stream(of or info())
-    store.commit()
-    return stream_no
-
-
-def body(seqs: Any, schema: StepSchema = SCHEMA, **columns: Any) -> tuple[bytes, Section]:
-    packed = np.zeros(len(seqs), step_dtype(schema))
-    packed["seq"] = seqs
-    for name, values in columns.items():
-        packed[name] = values
-    return packed.tobytes(), Section(1, schema.schema_id, len(seqs), packed.nbytes)
-
-
-def put_steps(store: Store, stream_no: int, seqs: Any, schema: StepSchema = SCHEMA, **columns: Any) -> int:
-    """One transaction with one step section."""
-    store.begin()
-    new = store.insert_steps(stream_no, schema, *body(seqs, schema, **columns))
-    store.advance(stream_no, int(seqs[-1]))
-    store.commit()
-    return new
-
-
-def put(store: Store, stream_no: int, kind: str, *records: Any) -> int:
-    store.begin()
-    new = store.insert_records(stream_no, kind, list(records))
-    store.commit()
-    return new
-
-
-def ask(store: Store, sql: str) -> list[tuple[Any, ...]]:
-    """Ask on a connection of its own. Never with `sqlite3`: of two SQLite libraries in one process, one closing
-    the file drops the locks of the other.
-    """
-    with closing(open_readonly(store.path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def counters(store: Store) -> tuple[Any, ...]:
-    return ask(store, "SELECT steps, episodes, first_seq, last_seq FROM streams")[0]
 
 
 # ---- steps -----------------------------------------------------------------------------------------------
@@ -343,7 +264,7 @@ def test_one_run_is_found_by_its_keys(store: Store) -> None:
         assert not {"SCAN r", "SCAN v", "SCAN s"} & {row[3] for row in plan}
 
 
-# ---- streams and runs ------------------------------------------------------------------------------------
+# ---- streams ------------------------------------------------------------------------------------
 
 
 def test_a_stream_keeps_its_number_and_its_schemas(store: Store) -> None:
@@ -401,84 +322,6 @@ def test_what_the_writer_missed_is_noted_once(store: Store) -> None:
         ("db_writer", 10, 19, "step", "rows: 3 bytes", 8),
         ("db_writer", 1, 9, "", "gap", 9),
     ]
-
-
-def say(store: Store, stream_no: int, seq: int, state: RunState, **facts: Any) -> None:
-    put(store, stream_no, "run", RunRecord(seq, seq * 10, state, facts))
-
-
-def run_of(store: Store, columns: str = "state") -> tuple[Any, ...]:
-    return ask(store, f"SELECT {columns} FROM runs WHERE run = 'R'")[0]  # noqa: S608
-
-
-def test_a_run_tells_its_life(store: Store) -> None:
-    """Made by the first stream, filled by facts, ended by an end record; all facts stay together."""
-    stream_no = open_stream(store, info(name="cartpole"))
-    assert run_of(store, "name, state, started_ns, host, pid") == ("cartpole", "running", 100, "h", 1)
-    say(store, stream_no, 1, "running", command="python train.py", config={"lr": 0.1}, host="h")
-    say(store, stream_no, 2, "failed", error="ValueError: x", exit_code=1)
-    found = run_of(store, "state, ended_ns, exit_code, error, command, config ->> '$.lr'")
-    assert found == ("failed", 20, 1, "ValueError: x", "python train.py", 0.1)
-    facts = {"command": "python train.py", "config": {"lr": 0.1}, "host": "h", "error": "ValueError: x", "exit_code": 1}
-    assert json.loads(run_of(store, "facts")[0]) == facts
-
-
-def test_a_late_running_does_not_undo_an_end(store: Store) -> None:
-    """Neither the same record again nor another `running` of a stream that ended changes the state."""
-    stream_no = open_stream(store)
-    say(store, stream_no, 1, "running")
-    say(store, stream_no, 3, "finished", exit_code=0)
-    say(store, stream_no, 1, "running")
-    say(store, stream_no, 2, "running")
-    assert run_of(store, "state, exit_code, ended_ns") == ("finished", 0, 30)
-
-
-def test_a_new_stream_opens_an_ended_run_again(store: Store) -> None:
-    """A resume is running, without the old exit code; its start is still the first one's."""
-    first = open_stream(store)
-    say(store, first, 1, "running")
-    say(store, first, 2, "killed", exit_code=-9)
-    second = open_stream(store, info(2, started_ns=900))
-    say(store, second, 1, "running")
-    assert run_of(store, "state, exit_code, ended_ns, started_ns, pid") == ("running", None, None, 100, 2)
-    assert ask(store, "SELECT incarnation, state FROM streams") == [(1, "killed"), (2, "running")]
-
-
-def test_a_run_is_finished_when_its_last_stream_is(store: Store) -> None:
-    """With two workers the first to finish does not end the run."""
-    first, second = open_stream(store), open_stream(store, info(2, worker="v"))
-    for stream_no in (first, second):
-        say(store, stream_no, 1, "running")
-    say(store, first, 2, "finished")
-    assert run_of(store) == ("running",)
-    say(store, second, 3, "finished")
-    assert run_of(store, "state, ended_ns") == ("finished", 30)
-
-
-@pytest.mark.parametrize(
-    ("said", "seen", "expected"),
-    [
-        (None, "finished", "finished"),
-        (None, "killed", "killed"),
-        ("finished", "finished", "finished"),
-        ("finished", "failed", "failed"),
-        ("failed", "finished", "failed"),
-        ("stopped", "finished", "stopped"),
-        ("failed", "failed", "failed"),
-    ],
-)
-def test_a_proxy_ends_the_streams_of_its_worker(
-    store: Store, said: RunState | None, seen: RunState, expected: str
-) -> None:
-    """What the proxy saw ends a worker that said nothing, and hides nothing bad that the worker said."""
-    stream_no = open_stream(store)
-    say(store, stream_no, 1, "running")
-    if said:
-        say(store, stream_no, 2, said, error="E" if said == "failed" else "")
-    proxy = open_stream(store, info(2, worker="proxy-w"))
-    say(store, proxy, 1, seen, exit_code=3)
-    assert run_of(store, "state, exit_code, error") == (expected, 3, "E" if said == "failed" else None)
-    assert ask(store, "SELECT count(*) FROM streams WHERE state IS NULL OR state = 'running'") == [(0,)]
 
 
 # ---- transactions ----------------------------------------------------------------------------------------
@@ -544,7 +387,9 @@ _KILLED_WRITER = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_store import SCHEMA, DbWriterSettings, Store, body, open_stream, put_steps
+from runlane.actors.store import Store
+from runlane.config.settings import DbWriterSettings
+from unit.actors.store_rig import SCHEMA, body, open_stream, put_steps
 store = Store(Path(sys.argv[1]), DbWriterSettings())
 stream_no = open_stream(store)
 put_steps(store, stream_no, range(1, 1001))
@@ -559,7 +404,7 @@ os.kill(os.getpid(), {signal})
 def test_a_writer_killed_in_a_transaction_leaves_what_was_committed(path: Path) -> None:
     """After SIGKILL with 199,000 rows under way: the committed 1,000, the watermark, and a sound file."""
     code = _KILLED_WRITER.format(signal=int(signal.SIGKILL))
-    arguments = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    arguments = [sys.executable, "-c", code, str(path), str(Path(__file__).parents[2])]
     killed = subprocess.run(arguments, check=False, capture_output=True, env=os.environ | {"PYTHONPATH": ""})
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     with closing(open_readonly(path)) as reader:  # before any writer repairs it
@@ -569,119 +414,6 @@ def test_a_writer_killed_in_a_transaction_leaves_what_was_committed(path: Path) 
         assert put_steps(store, open_stream(store), range(901, 1201)) == 200
         assert counters(store) == (1200, 0, 1, 1200)
         assert ask(store, "PRAGMA integrity_check") == [("ok",)]
-
-
-# ---- the file --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("synchronous", "number"), [("FULL", 2), ("NORMAL", 1)])
-def test_the_file_is_made_as_the_settings_say(path: Path, synchronous: Any, number: int) -> None:
-    """Directories are made; write-ahead log, durability and log limit are set; the version is in the file."""
-    with closing(Store(path, DbWriterSettings(synchronous=synchronous, wal_limit_bytes=2 << 20))) as store:
-        pragma = store._connection.pragma
-        assert (pragma("journal_mode"), pragma("synchronous"), pragma("journal_size_limit")) == ("wal", number, 2 << 20)
-        assert (pragma("application_id"), pragma("user_version")) == (0x52554E4C, 1)
-
-
-def test_closing_leaves_one_file(store: Store) -> None:
-    """The log is moved into the database and the lock removed; what was not committed is rolled back."""
-    stream_no = open_stream(store)
-    store.begin()
-    store.insert_steps(stream_no, SCHEMA, *body([1]))
-    store.close()
-    assert [file.name for file in store.path.parent.iterdir()] == [store.path.name]
-    assert ask(store, "SELECT count(*) FROM steps") == [(0,)]
-
-
-def test_a_second_writer_is_refused(store: Store) -> None:
-    """Two writers would each believe their own counters."""
-    with pytest.raises(StoreError, match="another writer"):
-        Store(store.path, DbWriterSettings())
-
-
-def _foreign(path: Path) -> None:
-    with closing(connect(path)) as connection:
-        connection.execute("CREATE TABLE bank (account)")
-
-
-def _version(version: int) -> Callable[[Path], None]:
-    def make(path: Path) -> None:
-        with closing(Store(path, DbWriterSettings())):
-            pass
-        with closing(connect(path)) as connection:
-            connection.execute(f"PRAGMA user_version = {version}")
-
-    return make
-
-
-def _text(path: Path) -> None:
-    path.write_text("Dear diary, " * 100)
-
-
-@pytest.mark.parametrize(
-    ("make", "part"),
-    [
-        (_foreign, "another program"),
-        (_version(2), "schema version 2, this runlane knows 1; upgrade runlane"),
-        (_version(0), "read it with the runlane that wrote it"),
-        (_text, "not a database"),
-    ],
-)
-def test_a_file_that_is_not_ours_is_refused_and_untouched(path: Path, make: Callable[[Path], None], part: str) -> None:
-    """`StoreError` names the file and the remedy; not one byte is changed."""
-    path.parent.mkdir()
-    make(path)
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=part) as caught:
-        Store(path, DbWriterSettings())
-    assert str(path) in str(caught.value)
-    assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("kind", ["nfs4", "9p", "fuse.sshfs", "cifs"])
-def test_a_network_file_system_is_refused(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """A write-ahead log shared between hosts corrupts, so it is refused before the file is made."""
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {path.parent} {kind} rw 0 0\n")
-    monkeypatch.setattr(store_file, "_PROC_MOUNTS", mounts)
-    with pytest.raises(StoreError, match=f"lies on {kind}.*local disk"):
-        Store(path, DbWriterSettings())
-    assert not path.exists()
-
-
-def test_the_file_system_is_that_of_the_deepest_mount() -> None:
-    """The longest mount point above the path counts, of two alike the later, with spaces decoded."""
-    mounts = "a / ext4 rw\nb /mnt nfs rw\nc /mnt/my\\040disk xfs rw\nd /mnt nfs4 rw\nshort\n"
-    assert file_system_of(Path("/mnt/data/x.db"), mounts) == "nfs4"
-    assert file_system_of(Path("/mnt/my disk/x.db"), mounts) == "xfs"
-    assert file_system_of(Path("/mntx/x.db"), mounts) == "ext4"
-
-
-def test_the_log_stays_bounded_and_a_reader_that_holds_it_is_counted(path: Path) -> None:
-    """Above the limit the log is cut to nothing; while a reader keeps a transaction it cannot be, and we say so."""
-    limit = 1 << 20
-    with closing(Store(path, DbWriterSettings(synchronous="NORMAL", wal_limit_bytes=limit))) as store:
-        stream_no = open_stream(store)
-
-        def write(first: int) -> None:
-            for start in range(first, first + 50_000, 5_000):
-                put_steps(store, stream_no, range(start, start + 5_000), reward=0.1, t_ns=1 << 60)
-
-        write(1)
-        assert store.statistics().checkpoints > 0
-        assert store.statistics().wal_bytes < 2 * limit
-        with closing(open_readonly(path)) as reader:
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM streams").fetchall()
-            write(50_001)
-            assert store.statistics().checkpoints_blocked > 0
-            assert store.statistics().wal_bytes > 2 * limit
-        write(100_001)
-        assert store.statistics().wal_bytes < 2 * limit
-        assert ask(store, "SELECT count(*), max(seq) FROM steps") == [(150_000, 150_000)]
 
 
 # ---- any history -----------------------------------------------------------------------------------------
