@@ -73,11 +73,14 @@ class Relay:
 class ProxyActor:
     """The proxy process of one worker."""
 
-    def __init__(self, settings: Settings, worker: str, run: str, clock: Clock | None = None) -> None:
-        """`worker` names the socket the worker connects to; `run` is only for the exit record."""
+    def __init__(
+        self, settings: Settings, worker: str, run: str, run_name: str = "", clock: Clock | None = None
+    ) -> None:
+        """`worker` names the socket the worker connects to; `run` and its name are only for the exit record."""
         self.settings = settings
         self.worker = worker
         self.run = run
+        self.run_name = run_name
         self.clock = clock or SystemClock()
         self.rejections = Rejections({})
         self._relays: dict[bytes, Relay] = {}
@@ -324,6 +327,7 @@ class ProxyActor:
             host=host_socket.gethostname(),
             pid=os.getpid(),
             started_ns=self.clock.wall_ns(),
+            run_name=self.run_name,
         )
         relay = self._open(info, 1, b"")
         record = RunRecord(1, self.clock.wall_ns(), state_of_exit(exit_code), {"exit_code": exit_code})

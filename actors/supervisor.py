@@ -63,6 +63,11 @@ LINGER_MS = 100
 _SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+# A graph started for one command waits so long for its first worker, and so long for another one.
+FIRST_WORKER_S = 20.0
+IDLE_STOP_S = 0.3
+
+
 class Supervisor:
     """The supervisor process. `run` is all a command line needs; a test calls the parts by hand."""
 
@@ -75,8 +80,13 @@ class Supervisor:
         *,
         clock: Clock | None = None,
         topology: Topology | None = None,
+        until_idle: bool = False,
     ) -> None:
-        """`child_arguments` are the `--config` and `--set` options this process got, for its actors."""
+        """`child_arguments` are the `--config` and `--set` options this process got, for its actors.
+
+        With `until_idle` the graph stops by itself after its last worker: who started it for one command need
+        not outlive another command's worker.
+        """
         self.settings = settings
         self.clock = clock or SystemClock()
         self.topology = topology or Topology(settings, self.clock.wall_ns(), child_arguments)
@@ -87,6 +97,8 @@ class Supervisor:
         self._stop: OrderedStop | None = None
         self._started_s = self.clock.monotonic_s()
         self._was_up = False
+        self._until_idle = until_idle
+        self._busy_s = self._started_s + FIRST_WORKER_S
         self._interrupts = 0
         self._signals: SignalWatch | None = None
         self._lifeline: Lifeline | None = None
@@ -147,6 +159,14 @@ class Supervisor:
         elif not self._was_up and self.graph.is_up:
             self._was_up = True
             log_event(log_ids.SUPERVISOR_STARTED, children=len(self.graph.seats))
+        elif self._until_idle:
+            self._look_for_work(now_s)
+
+    def _look_for_work(self, now_s: float) -> None:
+        if any(seat.is_alive for seat in self.graph.seats.values() if seat.spec.kind in ("worker", "proxy")):
+            self._busy_s = now_s
+        elif now_s - self._busy_s > IDLE_STOP_S:
+            self._begin_stop("idle", 0)
 
     def request_stop(self) -> None:
         """Begin the ordered stop; exit code 0."""

@@ -17,8 +17,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
     if isinstance(value, Mapping):
-        entries: Mapping[Any, Any] = value
-        return plain_map(entries)
+        return plain_map(value)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, list | tuple):
         return [_plain(item) for item in cast("list[Any]", value)]
     return _plain_or_text(plain(value))

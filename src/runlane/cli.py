@@ -57,7 +57,13 @@ def demo(config: Config = None, sets: Sets = None) -> None:
 
 
 @app.command()
-def up(config: Config = None, sets: Sets = None) -> None:
+def up(
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="Stop by itself after the last worker has ended.")
+    ] = False,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
     """Start the actor graph and stay: router, DB writer, and what the settings file declares.
 
     Ctrl-C stops it in order: workers, proxies, router, DB writer; everything accepted is committed first.
@@ -67,7 +73,7 @@ def up(config: Config = None, sets: Sets = None) -> None:
 
     settings, options = _settings(config, sets)
     configure_log(names.SUPERVISOR, settings.log_level)
-    raise typer.Exit(Supervisor(settings, options).run())
+    raise typer.Exit(Supervisor(settings, options, until_idle=until_idle).run())
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -100,7 +106,7 @@ def _print_run(settings: Settings, run_id: str, is_drained: bool) -> None:
     from runlane.actors.store_reader import list_runs
     from runlane.transport.endpoint import database_of
 
-    found = [row for row in list_runs(database_of(settings)) if row.run == run_id]
+    found = [row for row in list_runs(database_of(settings)) if row.run == run_id and row.workers]
     for row in found:
         sys.stderr.write(
             f"runlane: run {row.run} {row.state}: {row.steps} steps, {row.episodes} episodes stored in "

@@ -148,6 +148,8 @@ class Watch:
             if now_s >= self._draw_s:
                 self._draw_s = now_s + self._screen.interval_s
                 self.draw()
+        if signals.number:  # the accounts of the summary are to be as fresh as they can be
+            self._ask(self.clock.monotonic_s())
 
     def draw(self) -> None:
         """Show the view as it stands."""

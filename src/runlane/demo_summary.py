@@ -40,7 +40,7 @@ SELECT count(*),
 """
 _BEST = (
     "SELECT run, episode, sum(reward) AS episode_return, count(*) AS steps FROM steps "
-    "WHERE run = '{run}' GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 5"
+    "{where}GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 5"
 )
 
 
@@ -210,9 +210,10 @@ def _verdict(evidence: Evidence, lines: Sequence[Line]) -> Text:
 def print_hints(console: Console, settings_arguments: Sequence[str], run: str) -> None:
     """What to try next, as commands that can be pasted."""
     options = _own_options(settings_arguments)
+    where = f"WHERE run = '{run}' " if run else ""
     commands = (
         f"runlane runs{options}",
-        f'runlane sql{options} "{_BEST.format(run=run)}"',
+        f'runlane sql{options} "{_BEST.format(where=where)}"',
         f"runlane run{options} -- python your_script.py",
     )
     console.print("\nTry next:", style="bold")

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,21 @@ DRAIN_S = 10.0
 STOP_S = 5.0
 
 
+class CommandError(GraphError):
+    """The command to run cannot be started; found out before a graph is."""
+
+    exit_code = 127
+
+    def __init__(self, command: str) -> None:
+        """Name the command and what to look at."""
+        super().__init__(f"{command}: no such command, or not executable; check its path or your environment")
+
+
 class GraphProcess:
-    """A graph of our own: `runlane up` as a process with a lifeline to this one, logging to a file."""
+    """A graph of our own: `runlane up` as a process, logging to a file.
+
+    It has a lifeline to this process, or it stays until its last worker has ended.
+    """
 
     def __init__(self, settings_arguments: list[str], settings: Settings) -> None:
         """`settings_arguments` are the --config and --set options that gave `settings`."""
@@ -32,26 +46,22 @@ class GraphProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline_write = -1
 
-    def start(self) -> Status:
+    def start(self, *, until_idle: bool = False) -> Status:
         """Start and wait until every child is up; raises `GraphError` with the end of the log."""
         log = data_dir_of(self.settings) / names.LOG_DIR / "supervisor.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         lifeline_read, self._lifeline_write = os.pipe()
-        os.set_inheritable(lifeline_read, True)
-        environment = {
-            **os.environ,
-            names.ENV_LIFELINE: str(lifeline_read),
-            names.ENV_PARENT: str(os.getpid()),
-            "PYTHONUNBUFFERED": "1",
-        }
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if not until_idle:
+            environment |= {names.ENV_LIFELINE: str(lifeline_read), names.ENV_PARENT: str(os.getpid())}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "runlane", "up", *self._arguments],
+                [sys.executable, "-m", "runlane", "up", *(["--until-idle"] if until_idle else []), *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=environment,
-                pass_fds=[lifeline_read],
+                pass_fds=[] if until_idle else [lifeline_read],
                 start_new_session=True,
             )
         os.close(lifeline_read)
@@ -73,9 +83,14 @@ class GraphProcess:
 
     def stop(self) -> int:
         """The ordered stop; returns the supervisor's exit code."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for a stop that is under way; returns the supervisor's exit code."""
         if self._process is None:
             return 0
-        self._process.send_signal(signal.SIGTERM)
         try:
             code = self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -102,19 +117,44 @@ def run_command(
     Returns the command's exit code, the run's id, and whether everything was committed when this returns.
     """
     check_name(worker, "worker")
+    if shutil.which(command[0]) is None:
+        raise CommandError(command[0])
     with GraphClient(settings) as client:
-        graph = None
-        if client.status() is None:
-            graph = GraphProcess(settings_arguments, settings)
-            graph.start()
-        try:
-            started = client.start_worker(worker, new_run_id(time.time_ns()), run_name)
-            code = _run_foreground(command, started, run_name, settings)
-            is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
-        finally:
-            if graph is not None:
-                graph.stop()
+        graph = _join_graph(client, settings_arguments, settings)
+        started = client.start_worker(worker, new_run_id(time.time_ns()), run_name)
+        code = _run_foreground(command, started, run_name, settings)
+        is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
+        if graph is not None and not _has_other_workers(client):
+            graph.wait()
     return code, started.run, is_drained
+
+
+def _join_graph(client: GraphClient, settings_arguments: list[str], settings: Settings) -> GraphProcess | None:
+    """Wait for the graph that is there, or start one: that one is returned. Another command may do so right now."""
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s:
+        status = client.status()
+        if status is None:
+            graph = GraphProcess(settings_arguments, settings)
+            try:
+                graph.start(until_idle=True)
+            except GraphError:
+                if client.status() is None:
+                    raise
+            else:
+                return graph
+        elif status.state == "running":
+            return None
+        time.sleep(0.05)  # it is starting, or stopping after its last worker
+    raise GraphError(f"the graph of {settings.data_dir} neither starts nor stops; look at its logs")
+
+
+def _has_other_workers(client: GraphClient) -> bool:
+    """Whether another command uses the graph we started; it will stop after that one's worker."""
+    status = client.status()
+    return status is not None and any(
+        child.kind in ("worker", "proxy") and child.exit_code is None for child in status.children
+    )
 
 
 def _run_foreground(command: list[str], started: WorkerStarted, run_name: str, settings: Settings) -> int:
@@ -128,14 +168,7 @@ def _run_foreground(command: list[str], started: WorkerStarted, run_name: str, s
         names.ENV_COMMAND: shlex.join(command),
         "RUNLANE_DATA_DIR": str(data_dir_of(settings)),
     }
-    try:
-        process = subprocess.Popen(command, env=environment)
-    except FileNotFoundError:
-        sys.stderr.write(f"runlane run: {command[0]}: no such command; check its path or your environment\n")
-        return 127
-    except PermissionError:
-        sys.stderr.write(f"runlane run: {command[0]}: not executable\n")
-        return 126
+    process = subprocess.Popen(command, env=environment)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)

@@ -60,7 +60,7 @@ class _World:
 
     def poll(self, timeout_s: float) -> Sequence[RecordBatch]:
         assert self.passed_s < 60, "the demo never ends"
-        self.clock.advance(timeout_s)
+        self.clock.move(timeout_s)
         return []
 
     def status(self, _timeout_s: float) -> Status | None:
