@@ -142,8 +142,11 @@ class ProxyActor:
         self._is_stopping = True
 
     def is_drained(self) -> bool:
-        """Whether every stream has ended and is acked. A worker that goes on sending keeps us until the deadline."""
-        return not self._relays
+        """Whether every stream has ended and is acked, and the exit too, once it is known.
+
+        A worker that goes on sending keeps us until the deadline.
+        """
+        return self._is_finished if self._exit is not None else not self._relays
 
     @property
     def is_finished(self) -> bool:

@@ -202,6 +202,8 @@ class Supervisor:
         deadlines = (self.graph.next_deadline_s(), self._stop.next_deadline_s() if self._stop is not None else None)
         due = [deadline for deadline in deadlines if deadline is not None]
         cap_s = min(IDLE_S, self.settings.supervisor.heartbeat_timeout_s / 4)
+        if self._until_idle:
+            cap_s = min(cap_s, IDLE_STOP_S)
         return cap_s if not due else min(cap_s, max(0.0, min(due) - self.clock.monotonic_s() + 0.001))
 
     # ---- signals and the stop ----

@@ -177,6 +177,14 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 f"is under two heartbeats (heartbeat_s = {self.heartbeat_s})",
                 f"choose {2 * self.heartbeat_s} or more",
             )
+        if self.max_restarts and self._backoffs_s() >= self.period_s:
+            raise SettingsError(
+                "period_s",
+                self.period_s,
+                f"is over before {self.max_restarts} restarts with their back-off are ({self._backoffs_s():.1f} s), "
+                "so a child that always fails would be restarted for ever",
+                "choose a longer period_s, fewer max_restarts or a smaller backoff_max_s",
+            )
         if self.worker_grace_s >= self.stop_s:
             raise SettingsError(
                 "worker_grace_s",
@@ -184,6 +192,11 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 f"leaves no time for the rest of the stop (stop_s = {self.stop_s})",
                 "choose a grace below stop_s",
             )
+
+    def _backoffs_s(self) -> float:
+        """How long `max_restarts` restarts in a row take, by their waits alone. The first one does not wait."""
+        waits = (self.backoff_s * 2.0**number for number in range(min(self.max_restarts, 1000) - 1))
+        return sum(min(wait, self.backoff_max_s) for wait in waits)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -24,7 +24,7 @@ class StepField(msgspec.Struct, frozen=True, array_like=True):
 
     name: Name
     code: Annotated[str, msgspec.Meta(pattern="^[<|][iufb][1248]$")]
-    count: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    count: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0  # a body holds no more bytes (`wire.MAX_BODY_BYTES`)
 
 
 class StepSchema(msgspec.Struct, frozen=True):

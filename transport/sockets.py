@@ -158,8 +158,5 @@ def terminate(context: Context) -> None:
 
 
 def poll_events(poller: zmq.Poller, timeout_s: float) -> dict[Any, int]:
-    """Sockets and descriptors that are ready, after at most `timeout_s`; a signal ends the wait early."""
-    try:
-        return dict(poller.poll(max(0, int(timeout_s * 1000))))
-    except InterruptedError:
-        return {}
+    """Sockets and descriptors that are ready, after at most `timeout_s`."""
+    return dict(poller.poll(max(0, int(timeout_s * 1000))))

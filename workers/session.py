@@ -155,7 +155,7 @@ class WorkerSession:
                 batch.seq = seq
                 if number:
                     tracker.step = number
-                    tracker.episode_return += reward
+                    tracker.episode_return += float(reward)  # the sum of float32 rewards would drift
                     if number == 1:
                         tracker.started_ns = t_ns
                 else:
@@ -354,9 +354,10 @@ class WorkerSession:
     def _write_row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> None:
         """Pack a row the general way, in a new layout if it does not fit the one in use."""
         if not self._batch.write_row(fixed, action, observation):
-            self._use(StepLayout(len(self._batch.schemas), action, observation))
-            if not self._batch.write_row(fixed, action, observation):
-                raise TypeError(f"a step of action {action!r} and reward {fixed[-1]!r} cannot be packed")
+            layout = StepLayout(len(self._batch.schemas), action, observation)
+            layout.pack(bytearray(layout.row_bytes), 0, fixed, action, observation)  # raises if no layout can hold it
+            self._use(layout)
+            self._batch.write_row(fixed, action, observation)
 
     def _write_vector_row(
         self, vector: VectorTracker, rewards: Any, flags: Any, is_reset: Any, optional: list[Any]

@@ -86,7 +86,7 @@ def _converter(field: StepField | None) -> ToBytes | None:
     if field is None:
         return None
     if not field.count:
-        return _unchanged
+        return _scalar
     size = field.count * int(field.code[2])
     dtype = np.dtype(field.code)
 
@@ -105,8 +105,9 @@ def _converter(field: StepField | None) -> ToBytes | None:
     return to_bytes
 
 
-def _unchanged(value: Any) -> Any:
-    return value
+def _scalar(value: Any) -> Any:
+    """A NumPy scalar as a plain one, because `struct` takes no `np.bool_`."""
+    return value.item() if isinstance(value, np.generic | np.ndarray) and not value.ndim else value
 
 
 class VectorLayout:

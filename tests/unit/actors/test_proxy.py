@@ -32,7 +32,7 @@ class ProxyRig:
     def __init__(self, settings: Settings, clock: FakeClock, pid: int = 0) -> None:
         self.settings = settings
         self.clock = clock
-        self.proxy = ProxyActor(settings, "w", "run", clock)
+        self.proxy = ProxyActor(settings, "w", "run", clock=clock)
         self.proxy.on_start()
         self.router: FakeReceiver | None = None
         self.info = msgspec.structs.replace(make_info("w", pid or os.getpid()), host=host_socket.gethostname())
@@ -420,7 +420,7 @@ def test_faults_of_a_router_are_counted_and_survived(rig: ProxyRig, frame: bytes
 
 def test_one_worker_has_one_proxy(rig: ProxyRig) -> None:
     """A second one is refused and disturbs nobody."""
-    second = ProxyActor(rig.settings, "w", "run", rig.clock)
+    second = ProxyActor(rig.settings, "w", "run", clock=rig.clock)
     with pytest.raises(EndpointError, match="proxy-w is running already"):
         second.on_start()
     second.on_close()

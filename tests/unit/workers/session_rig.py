@@ -109,6 +109,4 @@ class SessionRig:
     def wait_for_records(self, count: int, stream: str = "") -> None:
         """Wait until so many records have arrived."""
         pause = threading.Event()
-        until(
-            lambda: sum(header.records for header, _ in self.batches(stream)) >= count, lambda: pause.wait(0.005)
-        )
+        until(lambda: sum(header.records for header, _ in self.batches(stream)) >= count, lambda: pause.wait(0.005))

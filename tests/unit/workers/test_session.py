@@ -370,7 +370,9 @@ def test_metrics_survive_whatever_they_are(rig: SessionRig) -> None:
     session.close()
     assert session.faults == 0
     found = [(record.name, record.value, record.step) for record in rig.records(MetricRecord)]
-    np.testing.assert_equal(found, [("nan", math.nan, 2), ("inf", math.inf, 2), ("low", -math.inf, 2), ("numpy", 0.5, 77)])
+    np.testing.assert_equal(
+        found, [("nan", math.nan, 2), ("inf", math.inf, 2), ("low", -math.inf, 2), ("numpy", 0.5, 77)]
+    )
 
 
 def test_a_log_line_survives_whatever_it_is(rig: SessionRig) -> None:
