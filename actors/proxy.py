@@ -14,7 +14,7 @@ import zmq
 
 from runlane.config import log_ids
 from runlane.config.errors import WireError
-from runlane.config.names import INGRESS_SOCKET
+from runlane.config.names import INGRESS_SOCKET, PROXY_PREFIX
 from runlane.config.settings import Settings
 from runlane.transport.ack import AckWindow, Batch, IngressGate, Verdict
 from runlane.transport.clock import Clock, SystemClock
@@ -98,7 +98,7 @@ class ProxyActor:
     @property
     def name(self) -> str:
         """Name under which the proxy reports, also the name of its socket and lock."""
-        return f"proxy-{self.worker}"
+        return f"{PROXY_PREFIX}{self.worker}"
 
     # ---- life ----
 

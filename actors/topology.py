@@ -50,7 +50,7 @@ class ChildSpec:
 
 def proxy_name(worker: str) -> str:
     """Name of a worker's proxy: of the child, its lock and its socket."""
-    return f"proxy-{worker}"
+    return f"{names.PROXY_PREFIX}{worker}"
 
 
 def unique_name(wanted: str, taken: Collection[str]) -> str:

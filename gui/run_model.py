@@ -13,13 +13,10 @@ from typing import Any
 import msgspec
 
 from runlane.config.errors import WireError
-from runlane.config.names import DB_WRITER, ROUTER
+from runlane.config.names import DB_WRITER, PROXY_PREFIX, ROUTER
 from runlane.transport.messages import Status, StreamInfo
 from runlane.transport.records import IS_RESET, EpisodeRecord, LogRecord, MetricRecord, Record, RunRecord
 from runlane.transport.subscriber import RecordBatch
-
-# How a proxy signs its own stream: with this before its worker's name.
-PROXY_PREFIX = "proxy-"
 
 RECENT_EPISODES = 100
 CURVE_POINTS = 512

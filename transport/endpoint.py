@@ -65,18 +65,26 @@ def ipc_endpoint(settings: Settings, name: str) -> str:
 def make_run_dir(settings: Settings) -> Path:
     """Create the run directory, private to this user; raises `EndpointError` when it is someone else's."""
     path = run_dir_of(settings)
+    parent = path.parent
+    is_ours = settings.transport.run_dir is None  # then the parent is ours too: who owns it could swap the rest
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.stat()
+        for directory in (parent, path) if is_ours else (path,):
+            _check_private(directory)
     except OSError as error:
         raise EndpointError(f"run directory {path} cannot be made: {error.strerror}; set transport.run_dir") from None
-    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    return path
+
+
+def _check_private(directory: Path) -> None:
+    found = directory.lstat()
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid != os.getuid() or mode & 0o077 or not stat.S_ISDIR(found.st_mode):
         raise EndpointError(
-            f"run directory {path} belongs to uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}; "
+            f"run directory {directory} belongs to uid {found.st_uid} with mode {mode:o}; "
             "it must be yours with mode 700: mend or remove it, or set transport.run_dir"
         )
-    return path
 
 
 def unlink_socket(endpoint: str) -> None:

@@ -17,6 +17,8 @@ from runlane.workers.step_layout import StepLayout, VectorLayout
 
 # A batch's rows stay well below what one frame may hold (`wire.MAX_BODY_BYTES`).
 MAX_STEP_BYTES = 4 << 20
+# Every schema of a stream stands in each of its hellos, which a receiver takes up to `wire.MAX_CONTROL_BYTES`.
+MAX_SCHEMAS = 1_000
 
 
 class BatchBuilder:
@@ -31,6 +33,7 @@ class BatchBuilder:
         "full_seq",
         "is_plain",
         "layout",
+        "layouts",
         "limit",
         "most",
         "offset",
@@ -55,6 +58,7 @@ class BatchBuilder:
         self.is_plain = False
         self.pack_into: Callable[..., None] = struct.pack_into
         self.schemas: list[StepSchema] = []
+        self.layouts: dict[tuple[object, ...], StepLayout | VectorLayout] = {}
         self.records: dict[str, list[Record]] = {}
 
     @property
@@ -81,15 +85,32 @@ class BatchBuilder:
         rows += [record]  # no call: see the module's docstring
         self.seq += 1
 
-    def use(self, layout: StepLayout | VectorLayout) -> None:
-        """Write rows in this new layout from here on. The batch is empty. Large rows make smaller batches."""
+    def use(self, layout: StepLayout | VectorLayout) -> bool:
+        """Write rows in this layout from here on; returns whether its schema is new. The batch is empty.
+
+        Large rows make smaller batches. Raises `ValueError` when a stream has too many layouts to announce.
+        """
+        key = (*layout.schema.fields, layout.schema.env_count)
+        known = self.layouts.get(key)
+        if known is None:
+            if len(self.schemas) >= MAX_SCHEMAS:
+                raise ValueError(f"the rows of this stream have more than {MAX_SCHEMAS} shapes")
+            self.layouts[key] = layout
+            self.schemas.append(layout.schema)
+        else:
+            layout = known
         self.limit = min(self.most, max(1, MAX_STEP_BYTES // layout.row_bytes))
         self.full_seq = self.seq + self.limit
-        self.schemas.append(layout.schema)
         self.layout = layout
         self.is_plain = isinstance(layout, StepLayout) and layout.is_plain
         self.pack_into = layout.pack_into
         self.buffer = bytearray(layout.row_bytes * self.limit)
+        return known is None
+
+    def end(self) -> None:
+        """Be full for good. The batch is empty."""
+        self.limit = 0
+        self.full_seq = self.seq
 
     def write_row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> bool:
         """Pack a step row at the end of the buffer; False when it does not fit the layout in use."""

@@ -52,7 +52,7 @@ class VectorTracker:
         bits |= np.asarray(truncated, bool).astype(np.uint8) * TRUNCATED
         if is_reset is not None:
             bits |= np.asarray(is_reset, bool).astype(np.uint8) * IS_RESET
-        return bits
+        return np.broadcast_to(bits, self.env_count)  # raises `ValueError` where there are more or fewer
 
     def count(self, rewards: NDArray[np.float64], is_reset: NDArray[np.bool_] | None, t_ns: int) -> None:
         """Add one step to every environment that made one."""

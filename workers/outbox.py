@@ -15,13 +15,13 @@ import msgspec
 import zmq
 
 from runlane.config import log_ids
-from runlane.config.errors import RunlaneError, WireError
+from runlane.config.errors import WireError
 from runlane.config.settings import Settings
 from runlane.transport.ack import AckWindow, Batch
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamAck, StreamInfo, StreamNack, StreamWelcome
 from runlane.transport.records import Record
-from runlane.transport.sockets import Context, Rejections, Socket, connect_dealer, poll_events, receive_frames
+from runlane.transport.sockets import Context, Rejections, connect_dealer, poll_events, receive_frames
 from runlane.transport.stream_sender import StreamSender
 from runlane.transport.wire import KIND_NUMBER, STEP, Frame, Section, decode_control, encode_header, pack
 
@@ -107,6 +107,11 @@ class Outbox:
         return self.window.size_bytes + self._sealed_bytes >= self.window.max_bytes
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the thread is over, so that nothing will be sent any more."""
+        return self._ended.is_set()
+
+    @property
     def pending_records(self) -> int:
         """Records put and not yet committed."""
         return self.window.pending_records + sum(sealed.record_count for sealed in list(self._sealed))
@@ -128,28 +133,32 @@ class Outbox:
 
     def _run(self) -> None:
         context: Context = zmq.Context()
-        self._socket: Socket = connect_dealer(context, self._endpoint, SOCKET_HWM, self._settings.transport)
+        try:
+            with connect_dealer(context, self._endpoint, SOCKET_HWM, self._settings.transport) as self._socket:
+                self._work()
+                self._ended.set()
+                self._socket.close(int(BYE_S * 1000))
+        except Exception as error:  # whatever it is: training goes on, without us
+            log_event(log_ids.WORKER_FAULT, where="outbox", error=f"{type(error).__name__}: {error}", count=1)
+        finally:
+            self._ended.set()
+            context.term()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _work(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake_read, zmq.POLLIN)
         tick_s = self._settings.session.batch_age_ms / 1000
         next_tick_s = time.monotonic() + tick_s
-        try:
-            while not self._is_over():
-                if self._wake_read in poll_events(poller, max(0.001, next_tick_s - time.monotonic())):
-                    os.read(self._wake_read, 4096)
-                if time.monotonic() >= next_tick_s:
-                    self._on_tick()
-                    next_tick_s = time.monotonic() + tick_s
-                self._turn()
-        except (RunlaneError, zmq.ZMQError, OSError) as error:
-            log_event(log_ids.WORKER_FAULT, where="outbox", error=str(error), count=1)
-        finally:
-            self._ended.set()
-            self._socket.close(int(BYE_S * 1000))
-            context.term()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+        while not self._is_over():
+            if self._wake_read in poll_events(poller, max(0.001, next_tick_s - time.monotonic())):
+                os.read(self._wake_read, 4096)
+            if time.monotonic() >= next_tick_s:
+                self._on_tick()
+                next_tick_s = time.monotonic() + tick_s
+            self._turn()
 
     def _turn(self) -> None:
         before = self.window.oldest_seq

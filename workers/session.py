@@ -250,9 +250,12 @@ class WorkerSession:
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record several named scalars of one moment."""
-        at = self.env_steps if step is None else step
-        for name, value in values.items():
-            self._metric(name, value, at)
+        try:
+            at = self.env_steps if step is None else step
+            for name, value in values.items():
+                self._metric(name, value, at)
+        except Exception as error:
+            self._fault("metric", error)
 
     def _metric(self, name: str, value: float, step: int) -> None:
         self._add("metric", lambda seq: MetricRecord(seq, _time_ns(), str(name), float(value), int(step)))
@@ -283,6 +286,7 @@ class WorkerSession:
             self._seal()
             self._report_drops()
             self._seal()
+            self._batch.end()
         is_drained = self._outbox.close(deadline_s)
         if not is_drained:
             log_event(log_ids.WORKER_UNDRAINED, worker=self.info.worker, records=self._outbox.pending_records)
@@ -368,9 +372,10 @@ class WorkerSession:
         columns = [vector.episode, vector.step, flags, rewards]
         fixed = (batch.seq + 1, t_ns)
         if not batch.write_vector_row(fixed, columns, optional, vector.env_count):
-            self._use(VectorLayout(len(batch.schemas), vector.env_count, *optional))
-            if not batch.write_vector_row(fixed, columns, optional, vector.env_count):
-                raise TypeError("a step of a vector environment cannot be packed")
+            layout = VectorLayout(len(batch.schemas), vector.env_count, *optional)
+            layout.pack_into(bytearray(layout.row_bytes), 0, *fixed, columns, optional)  # as in `_write_row`
+            self._use(layout)
+            batch.write_vector_row(fixed, columns, optional, vector.env_count)
         batch.keep_row(batch.layout.row_bytes)  # type: ignore[union-attr]
         # `env_steps` counts this row as one step; the rest of its environments are added here.
         self._vector_steps += vector.env_count - 1 - (0 if is_reset is None else int(is_reset.sum()))
@@ -382,18 +387,18 @@ class WorkerSession:
         if layout.row_bytes > MAX_BODY_BYTES:
             raise ValueError(f"one step of {layout.row_bytes} bytes, a frame holds {MAX_BODY_BYTES}")
         self._seal()
-        self._batch.use(layout)
-        self.info = msgspec.structs.replace(self.info, schemas=list(self._batch.schemas))
-        self._outbox.announce(self.info)
+        if self._batch.use(layout):
+            self.info = msgspec.structs.replace(self.info, schemas=list(self._batch.schemas))
+            self._outbox.announce(self.info)
 
     def _make_room(self, kind: str) -> BatchBuilder:
         """The batch is full, or not ours: seal it, wait, or give up the record. Returns the one to fill."""
         if self._is_forked:
             self._reopen()
-        if self._is_closed:
-            raise RuntimeError("the session is closed")
         if self._outbox.is_full:
             self._wait_for_room(kind)
+        if self._is_closed:
+            raise RuntimeError("the session is closed")
         self._seal()
         self._report_drops()
         return self._batch
@@ -403,7 +408,9 @@ class WorkerSession:
         if is_block and not self._is_wait_logged:
             self._is_wait_logged = True
             log_event(log_ids.WORKER_BLOCKED, worker=self.info.worker, bytes=self._outbox.window.size_bytes)
-        while is_block and self._outbox.is_full and time.monotonic() < self._wait_until_s:
+        while self._outbox.is_full and time.monotonic() < self._wait_until_s:
+            if not is_block or self._outbox.has_ended:  # nobody is left who could make room
+                break
             self._room.wait(0.1)
         if self._outbox.is_full:
             if not self.dropped:

@@ -194,7 +194,7 @@ def actor(
     from runlane.transport.log import configure_log
 
     settings, _ = _settings(config, sets)
-    configure_log(name if name != "proxy" else f"proxy-{worker}", settings.log_level)
+    configure_log(name if name != "proxy" else f"{names.PROXY_PREFIX}{worker}", settings.log_level)
     raise typer.Exit(start_actor(name, worker, settings))
 
 

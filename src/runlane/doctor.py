@@ -21,6 +21,7 @@ from rich.text import Text
 
 from runlane import __version__
 from runlane.config.errors import EndpointError, StoreError
+from runlane.config.names import PROXY_PREFIX
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import data_dir_of, database_of, ipc_endpoint, run_dir_of, sweep_run_dir
 from runlane.transport.graph_client import GraphClient
@@ -228,7 +229,7 @@ def check_run_dir(settings: Settings) -> Check:
     """Private, with paths short enough for sockets; what dead processes left there is removed."""
     directory = run_dir_of(settings)
     try:
-        for name in (*settings.subscribers, *(f"proxy-{worker}" for worker in settings.workers), "gui"):
+        for name in (*settings.subscribers, *(f"{PROXY_PREFIX}{worker}" for worker in settings.workers), "gui"):
             ipc_endpoint(settings, f"router+{name}-999")
     except EndpointError as error:
         return _failure("run directory", error)

@@ -1,6 +1,7 @@
 """What the tests of the worker side share: a session, and the far end of its socket in a thread of its own."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,7 +107,11 @@ class SessionRig:
             rows += seqs
         return rows
 
-    def wait_for_records(self, count: int, stream: str = "") -> None:
-        """Wait until so many records have arrived."""
+    def wait(self, is_met: Callable[[], bool]) -> None:
+        """Wait for something that the receiver's thread will see."""
         pause = threading.Event()
-        until(lambda: sum(header.records for header, _ in self.batches(stream)) >= count, lambda: pause.wait(0.005))
+        until(is_met, lambda: pause.wait(0.005))
+
+    def received(self, stream: str = "") -> int:
+        """How many records have arrived."""
+        return sum(header.records for header, _ in self.batches(stream))

@@ -1,0 +1,634 @@
+"""Documents cannot drift: what the code has stands in the pages, and what the pages claim is in the code.
+
+Each test walks the code (commands, settings, messages, records, log ids) and searches the reference pages, in
+both directions where a page is a list. A page's table is read by the heading above it.
+"""
+
+import ast
+import importlib
+import inspect
+import json
+import logging
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import msgspec
+import pytest
+from msgspec import inspect as types
+from typer.main import get_command
+
+from runlane.actors import child, guard, runner, seat
+from runlane.cli import app
+from runlane.config import errors, names, settings
+from runlane.config.load import load
+from runlane.config.log_ids import REGISTRY
+from runlane.transport import messages, records
+from runlane.transport.columns import decode_records, decode_steps, step_dtype
+from runlane.transport.messages import ControlMessage, StepSchema, StreamHello
+from runlane.transport.wire import (
+    KIND_NUMBER,
+    STEP,
+    check_bodies,
+    decode_control,
+    decode_delivery,
+    decode_echo,
+    decode_header,
+    encode_control,
+    encode_delivery_prefix,
+    encode_echo,
+    encode_header,
+)
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+SKIPPED = {".venv", ".git", ".runlane", "node_modules", ".hypothesis", ".pytest_cache", "build", "dist"}
+PAGES = sorted(
+    path for path in ROOT.rglob("*.md") if not SKIPPED & {part for part in path.relative_to(ROOT).parts[:-1]}
+)
+
+# The words with one meaning each, and those that have none here.
+TERMS = (
+    "ack",
+    "actor",
+    "batch",
+    "child spec",
+    "credits",
+    "delivery",
+    "drop",
+    "durable path",
+    "echo",
+    "fast lane",
+    "fast path",
+    "graph",
+    "incarnation",
+    "journal",
+    "kind",
+    "lapped",
+    "lease",
+    "lifeline",
+    "outbox",
+    "proxy",
+    "QoS policy",
+    "record",
+    "restart intensity",
+    "run",
+    "run directory",
+    "RunBus",
+    "section",
+    "seq",
+    "session",
+    "slow lane",
+    "stream",
+    "subscriber",
+    "supervisor",
+    "window",
+    "worker",
+)
+
+
+# ---- reading pages ---------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+
+
+def page(name: str) -> str:
+    """Text of a reference page."""
+    return (REFERENCE / f"{name}.md").read_text("utf-8")
+
+
+def blocks(text: str) -> list[Block]:
+    """Fenced blocks in order."""
+    found = re.findall(r"^```([a-z]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(language, body) for language, body in found]
+
+
+def without_blocks(text: str) -> str:
+    """The text with its fenced blocks left out."""
+    return re.sub(r"^```[a-z]*\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(text: str) -> list[str]:
+    """Headings of every level, without their marks."""
+    return re.findall(r"^#+ (.*)$", without_blocks(text), re.MULTILINE)
+
+
+def part(text: str, heading: str) -> str:
+    """What stands under a heading, up to the next heading of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"no heading {heading!r}"
+    return found.group(1)
+
+
+def table(text: str) -> list[list[str]]:
+    """Rows of all tables in the text, without head and rule; `\\|` is a bar inside a cell."""
+    found: list[list[str]] = []
+    for before, line in pairwise(["", *text.splitlines(), ""]):
+        is_rule = re.fullmatch(r"\|[-:| ]+\|", line) is not None
+        if not line.startswith("|") or is_rule:
+            if is_rule and before.startswith("|"):
+                found.pop()  # the head
+            continue
+        cells = re.split(r"(?<!\\)\|", line.strip("|"))
+        found.append([cell.strip().replace("\\|", "|") for cell in cells])
+    return found
+
+
+def code_of(cell: str) -> str:
+    """The first code span of a cell."""
+    found = re.search(r"`([^`]+)`", cell)
+    assert found, f"no code in {cell!r}"
+    return found.group(1)
+
+
+# ---- describing types ------------------------------------------------------------------------------------
+
+
+def type_text(kind: types.Type) -> str:
+    """How the pages write a type, bounds included."""
+    match kind:
+        case types.IntType():
+            return "integer" + _bounds(kind)
+        case types.FloatType():
+            return "number" + _bounds(kind)
+        case types.BoolType():
+            return "true or false"
+        case types.StrType():
+            pattern = f", `{kind.pattern}`" if kind.pattern else ""
+            return "text" + _lengths(kind, "characters") + pattern
+        case types.LiteralType():
+            return " or ".join(f"`{value}`" for value in kind.values)
+        case types.ListType():
+            return f"list of {type_text(kind.item_type)}" + _lengths(kind, "items")
+        case types.DictType():
+            return "map"
+        case types.UnionType():
+            return " or ".join(type_text(inner) for inner in kind.types)
+        case types.NoneType():
+            return "nil"
+        case types.StructType():
+            return f"`{kind.cls.__name__}`"
+        case _:
+            raise AssertionError(f"no words for {kind}")
+
+
+def _bounds(kind: types.IntType | types.FloatType) -> str:
+    if kind.ge is not None and kind.le is not None:
+        return f", {kind.ge} to {kind.le}"
+    said = [
+        f"{word} {bound}"
+        for word, bound in (("at least", kind.ge), ("above", kind.gt), ("at most", kind.le), ("below", kind.lt))
+        if bound is not None
+    ]
+    return "".join(f", {text}" for text in said)
+
+
+def _lengths(kind: types.StrType | types.ListType, what: str) -> str:
+    least, most = kind.min_length, kind.max_length
+    if least is not None and most is not None:
+        return f", {least} to {most} {what}"
+    if least is not None:
+        return f", at least {least} {what}"
+    return f", at most {most} {what}" if most is not None else ""
+
+
+def fields_of(struct: type[msgspec.Struct]) -> tuple[types.Field, ...]:
+    """Fields of a struct in order."""
+    described = types.type_info(struct)
+    assert isinstance(described, types.StructType)
+    return described.fields
+
+
+def default_text(field: types.Field) -> str:
+    """How the wire page writes a default; a dash where the field must be sent."""
+    if field.required:
+        return "-"
+    value = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+    return "nil" if value is None else f"`{json.dumps(value)}`"
+
+
+# ---- settings --------------------------------------------------------------------------------------------
+
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "": settings.Settings,
+    "transport": settings.TransportSettings,
+    "router": settings.RouterSettings,
+    "proxy": settings.ProxySettings,
+    "session": settings.SessionSettings,
+    "db_writer": settings.DbWriterSettings,
+    "supervisor": settings.SupervisorSettings,
+    "subscribers.NAME": settings.SubscriberSettings,
+    "workers.NAME": settings.WorkerSettings,
+}
+
+
+def setting_rows() -> dict[str, tuple[str, str]]:
+    """Every key with its type and default, as the page has to write them."""
+    shipped = load(environment={})
+    found: dict[str, tuple[str, str]] = {}
+    for section, struct in TABLES.items():
+        for field in fields_of(struct):
+            key = f"{section}.{field.name}" if section else field.name
+            if key in ("subscribers", "workers") or key in TABLES:
+                continue
+            value: Any = field.default
+            if section in ("", *msgspec.structs.asdict(shipped)) and not field.required:
+                value = getattr(getattr(shipped, section) if section else shipped, field.name)
+            found[key] = (_setting_type(field.type), _setting_default(field, value))
+    return found
+
+
+def _setting_type(kind: types.Type) -> str:
+    if isinstance(kind, types.UnionType):
+        kind = next(inner for inner in kind.types if not isinstance(inner, types.NoneType))
+    return type_text(kind)
+
+
+def _setting_default(field: types.Field, value: Any) -> str:
+    if field.required:
+        return "required"
+    if field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    if value == list(names.KINDS):
+        return "all kinds"
+    return "not set" if value is None else f"`{json.dumps(value)}`"
+
+
+def test_every_setting_stands_in_its_page_with_type_and_default() -> None:
+    """The page has each key once, with the type, the range and the default the code has, and no other key."""
+    listed = {code_of(row[0]): (row[1], row[2]) for row in table(page("settings")) if len(row) == 4}
+    assert listed == setting_rows()
+
+
+def test_every_table_in_defaults_toml_is_described() -> None:
+    """What the shipped file declares beyond single keys, the durable path, stands in the page value by value."""
+    shipped = tomllib.loads((ROOT / "config" / "defaults.toml").read_text("utf-8"))
+    described = part(page("settings"), "The durable path as shipped")
+    for key, value in shipped["subscribers"]["db_writer"].items():
+        assert f"{key} = {json.dumps(value)}" in described, key
+
+
+# ---- command line ----------------------------------------------------------------------------------------
+
+
+class CommandSpec(NamedTuple):
+    """One command: options by spelling, and the names of its arguments."""
+
+    options: set[str]
+    arguments: set[str]
+
+
+def commands() -> dict[str, CommandSpec]:
+    """The command line as Typer has built it."""
+    found: dict[str, CommandSpec] = {}
+    group = cast("Any", get_command(app))
+    for name, command in group.commands.items():
+        spellings = [cast("list[str]", parameter.opts) for parameter in command.params]
+        found[str(name)] = CommandSpec(
+            {option for options in spellings for option in options if option.startswith("-")},
+            {options[0] for options in spellings if not options[0].startswith("-")},
+        )
+    return found
+
+
+def test_every_command_stands_in_its_page() -> None:
+    """A heading for each command, and no heading for what is no command."""
+    listed = {found.group(1) for text in headings(page("cli")) if (found := re.fullmatch(r"`runlane (\w+)`", text))}
+    assert listed == set(commands())
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_option_of_a_command_stands_under_its_heading(name: str) -> None:
+    """Options by every spelling, arguments by name, nothing invented; and an example."""
+    text = part(page("cli"), f"`runlane {name}`")
+    listed = {spelling for row in table(text) for spelling in re.findall(r"`([^`]+)`", row[0])}
+    known = commands()[name]
+    assert listed == known.options | known.arguments
+    assert f"$ runlane {name}" in text
+
+
+# ---- log ids, variables, exit codes, terms ---------------------------------------------------------------
+
+
+def test_every_log_id_stands_in_its_page() -> None:
+    """Each id once, with the level and the meaning the registry has."""
+    listed = {code_of(row[0]): (row[1], row[2]) for row in table(page("log-ids"))}
+    assert listed == {name: (logging.getLevelName(known.level), known.meaning) for name, known in REGISTRY.items()}
+
+
+def test_every_context_variable_stands_in_its_page() -> None:
+    """Each variable once, with the meaning the code gives it."""
+    rows = table(part(page("environment"), "Context variables"))
+    assert {code_of(row[0]): row[1] for row in rows} == names.CONTEXT_VARIABLES
+
+
+def exit_codes() -> set[int]:
+    """Every code a command or a process of ours ends with by its own decision."""
+    of_errors = {value.exit_code for value in _classes(errors) if issubclass(value, errors.RunlaneError)}
+    return {0, 128 + 2, *of_errors, runner.UNFORESEEN, runner.UNDRAINED, guard.CANNOT_RUN, guard.NOT_FOUND}
+
+
+def _classes(module: Any) -> list[type]:
+    return [value for _, value in inspect.getmembers(module, inspect.isclass)]
+
+
+def test_every_exit_code_stands_in_its_page() -> None:
+    """Each code the code names has a row, also the one of a child that could not be started."""
+    listed = {int(code_of(row[0])) for row in table(page("exit-codes")) if code_of(row[0]).isdigit()}
+    assert exit_codes() <= listed
+    assert seat.CANNOT_START in listed
+
+
+def test_every_error_stands_beside_its_exit_code() -> None:
+    """The tree of errors is named in full."""
+    text = page("exit-codes")
+    for value in _classes(errors):
+        assert f"`{value.__name__}`" in text
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_has_one_meaning_and_a_home_that_exists(term: str) -> None:
+    """One row per term, in order of the alphabet; the file that is its home is there."""
+    rows = [row for row in table(page("terms")) if row[0] == f"**{term}**"]
+    assert len(rows) == 1
+    for home in re.findall(r"`([^`]+)`", rows[0][2]):
+        assert (ROOT / home).exists(), home
+
+
+def test_the_terms_page_has_no_other_terms() -> None:
+    """A new term is added to the list above, too, and the page stays sorted."""
+    listed = [row[0].strip("*") for row in table(page("terms"))]
+    assert listed == sorted(TERMS, key=str.lower)
+
+
+# ---- wire format -----------------------------------------------------------------------------------------
+
+MESSAGES: dict[str, type[msgspec.Struct]] = {
+    str(message.__struct_config__.tag): message for message in cast("Any", ControlMessage).__args__
+}
+PARTS: dict[str, type[msgspec.Struct]] = {
+    struct.__name__: struct
+    for struct in (
+        messages.StreamInfo,
+        messages.StepSchema,
+        messages.StepField,
+        messages.ChildStatus,
+        settings.QueuePolicy,
+    )
+}
+
+
+def test_every_control_message_stands_in_its_page() -> None:
+    """A heading for each message by its tag, and no heading for one that is none."""
+    listed = {found.group(1) for text in headings(page("wire-format")) if (found := re.fullmatch(r"`(\w+)`", text))}
+    assert listed == {*MESSAGES, *PARTS, *names.KINDS}
+
+
+@pytest.mark.parametrize("heading", [*MESSAGES, *PARTS])
+def test_every_field_of_a_message_stands_under_its_heading(heading: str) -> None:
+    """Fields in the order of the wire, with type and default."""
+    struct = (MESSAGES | PARTS)[heading]
+    rows = table(part(page("wire-format"), f"`{heading}`"))
+    assert [tuple(row[:3]) for row in rows] == [
+        (f"`{field.name}`", type_text(field.type), default_text(field)) for field in fields_of(struct)
+    ]
+
+
+@pytest.mark.parametrize("kind", records.RECORD_TYPES)
+def test_every_record_stands_in_its_page_field_by_field(kind: str) -> None:
+    """A record is an array, so the order of the rows is the order on the wire."""
+    rows = table(part(page("wire-format"), f"`{kind}`"))
+    fields = fields_of(records.RECORD_TYPES[kind])
+    assert [(row[0], f"`{field.name}`", row[2]) for row, field in zip(rows, fields, strict=True)] == [
+        (str(index), rows[index][1], type_text(field.type)) for index, field in enumerate(fields)
+    ]
+    assert [code_of(row[1]) for row in rows] == [field.name for field in fields]
+
+
+def test_every_kind_has_its_number() -> None:
+    """The numbers of the section headers."""
+    rows = table(part(page("wire-format"), "Kinds"))
+    assert {code_of(row[1]): int(row[0]) for row in rows} == KIND_NUMBER
+
+
+def test_every_constant_in_the_page_has_its_value() -> None:
+    """Rows that name `module.NAME` give the value the code has."""
+    rows = [row for row in table(page("wire-format")) if re.fullmatch(r"`[a-z_]+\.[a-z_]+\.[A-Z_]+`", row[0])]
+    assert len(rows) >= 20
+    for row in rows:
+        module, _, name = code_of(row[0]).rpartition(".")
+        assert code_of(row[1]) == str(getattr(importlib.import_module(f"runlane.{module}"), name)), row[0]
+
+
+def test_every_reason_of_a_refusal_stands_in_its_page() -> None:
+    """The first argument of every `WireError` in running code is a row, and every row is one."""
+    reasons: set[str] = set()
+    for path in [*(ROOT / "transport").glob("*.py"), *(ROOT / "actors").glob("*.py"), *(ROOT / "workers").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "WireError":
+                reasons.add(ast.literal_eval(node.args[0]))
+    assert {code_of(row[0]) for row in table(part(page("wire-format"), "Reasons of a refusal"))} == reasons
+
+
+# ---- the worked example ----------------------------------------------------------------------------------
+
+
+def dumped(text: str) -> list[bytes]:
+    """Frames of a hex dump; a line that starts with `frame` begins one."""
+    frames: list[bytes] = []
+    for line in text.splitlines():
+        if line.startswith("frame"):
+            frames.append(b"")
+        elif line.strip():
+            frames[-1] += bytes.fromhex(line[8:57])
+    return frames
+
+
+def example() -> tuple[list[list[bytes]], dict[str, Any]]:
+    """The four dumped messages of the page (hello, batch, delivery, echo) and what it says they hold."""
+    text = part(page("wire-format"), "A worked example")
+    found = blocks(text)
+    dumps = [dumped(block.text) for block in found if block.language == "text"]
+    said = next(json.loads(block.text) for block in found if block.language == "json")
+    assert len(dumps) == 4
+    return dumps, said
+
+
+def test_the_hello_of_the_example_decodes_to_what_the_page_says() -> None:
+    """And what the page says encodes to the bytes of the dump."""
+    dumps, said = example()
+    [frame] = dumps[0]
+    hello = decode_control(frame)
+    assert isinstance(hello, StreamHello)
+    assert msgspec.to_builtins(hello) == said["hello"]
+    assert encode_control(hello) == frame
+
+
+def test_the_batch_of_the_example_decodes_to_what_the_page_says() -> None:
+    """Header, sections, step rows and records, by the code that readers use."""
+    dumps, said = example()
+    head, *bodies = dumps[1]
+    header = decode_header(head)
+    check_bodies(header, [len(body) for body in bodies])
+    schema = msgspec.convert(said["hello"]["info"]["schemas"][0], StepSchema)
+    decoded: dict[str, Any] = {
+        "stream": header.stream.hex(),
+        "first_seq": header.first_seq,
+        "records": header.records,
+        "closed_ns": header.closed_ns,
+        "sections": [list(section) for section in header.sections],
+    }
+    for section, body in zip(header.sections, bodies, strict=True):
+        if section.kind == STEP:
+            decoded["step"] = [list(row) for row in decode_steps(body, section, step_dtype(schema)).tolist()]
+        else:
+            kind = names.KINDS[section.kind - 1]
+            decoded[kind] = [list(msgspec.structs.astuple(record)) for record in decode_records(body, section)]
+    assert decoded == said["batch"]
+    assert encode_header(header.stream, header.first_seq, header.records, header.closed_ns, header.sections) == head
+
+
+def test_the_delivery_and_the_echo_of_the_example_decode_to_what_the_page_says() -> None:
+    """The subscriber gets a section less than the source sent, and the header as it was."""
+    dumps, said = example()
+    batch, delivery, [echo] = dumps[1:]
+    decoded = decode_delivery(delivery)
+    assert decoded.number == said["delivery"]["number"]
+    assert encode_delivery_prefix(decoded.number, said["delivery"]["section_bits"]) == delivery[0]
+    assert delivery[1] == batch[0]
+    assert [body is not None for body in decoded.bodies] == said["delivery"]["is_present"]
+    assert delivery[2:] == [body for body, is_present in zip(batch[1:], said["delivery"]["is_present"]) if is_present]
+    assert decode_echo(echo) == said["echo"]["number"]
+    assert encode_echo(said["echo"]["number"]) == echo
+
+
+# ---- every page ------------------------------------------------------------------------------------------
+
+
+def identity(path: Path) -> str:
+    """A page's name in a test report."""
+    return str(path.relative_to(ROOT))
+
+
+def anchors(text: str) -> set[str]:
+    """Targets of `#…` links, as code hosts make them from headings."""
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings(text)]
+    return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=identity)
+def test_relative_links_resolve(path: Path) -> None:
+    """Files and headings that a page points to are there."""
+    text = without_blocks(path.read_text("utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found.read_text("utf-8")), target
+
+
+def shell_lines(path: Path) -> Iterator[str]:
+    """Commands of a page: lines after `$ ` in console blocks, continued lines joined."""
+    for block in blocks(path.read_text("utf-8")):
+        if block.language == "console":
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if line.startswith("$ "):
+                    yield line.removeprefix("$ ")
+
+
+def invocations(path: Path) -> Iterator[list[str]]:
+    """Words of each command, variables before it left out, up to a pipe or the like."""
+    for line in shell_lines(path):
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|"):
+                yield words
+                words = []
+            elif words or "=" not in word:
+                words.append(word)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=identity)
+def test_commands_in_a_page_exist(path: Path) -> None:
+    """Every `runlane COMMAND` with its options, every `make TARGET` and every script of ours is real."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    known = commands()
+    for words in invocations(path):
+        if not words:
+            continue
+        program, rest = words[0].rpartition("/")[2], words[1:]
+        if program == "make":
+            assert set(rest) <= targets, words
+        elif program == "runlane" and rest != ["--help"]:
+            assert rest[0] in known, words
+            own = rest[1 : rest.index("--")] if "--" in rest else rest[1:]
+            assert {word.partition("=")[0] for word in own if word.startswith("-")} <= known[rest[0]].options, words
+        for word in rest:
+            if re.match(r"(examples|benchmarks|config)/", word):
+                assert (ROOT / word).exists(), words
+
+
+@pytest.mark.parametrize("path", PAGES, ids=identity)
+def test_settings_named_in_a_page_are_settings(path: Path) -> None:
+    """Every `--set key=value` and every TOML block loads without an error."""
+    for words in invocations(path):
+        options = [after for before, after in pairwise(words) if before in ("--set", "-s")]
+        load(environment={}, arguments=options)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=identity)
+def test_blocks_of_a_page_are_what_they_say(path: Path, tmp_path: Path) -> None:
+    """TOML is a settings file, Python compiles, JSON parses."""
+    for number, block in enumerate(blocks(path.read_text("utf-8"))):
+        if block.language == "toml":
+            file = tmp_path / f"block-{number}.toml"
+            file.write_text(block.text)
+            load(file, environment={})
+        elif block.language == "python":
+            compile(block.text, f"{path.name}, block {number}", "exec")
+        elif block.language == "json":
+            json.loads(block.text)
+
+
+def test_the_documentation_has_its_pages() -> None:
+    """The map lists every page below it."""
+    text = (ROOT / "docs" / "README.md").read_text("utf-8")
+    linked = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
+    found = {str(path.relative_to(ROOT / "docs")) for path in PAGES if (ROOT / "docs") in path.parents}
+    assert found - {"README.md"} <= linked
+
+
+def test_pages_name_no_place_of_one_machine() -> None:
+    """Paths of somebody's home or build directory are of no use to a reader."""
+    for path in PAGES:
+        assert not re.search(r"/(work|root|home/(?!you\b))[/\w]", path.read_text("utf-8")), path
+
+
+def test_variables_in_pages_are_known() -> None:
+    """Every `RUNLANE_…` in a page is a context variable or spells a setting."""
+    keys = {f"{names.ENV_PREFIX}{key.upper().replace('.', '__')}" for key in setting_rows()}
+    placeholders = {"RUNLANE_SECTION__KEY", "RUNLANE_"}
+    for path in PAGES:
+        used = set(re.findall(r"\bRUNLANE_[A-Z_]*", path.read_text("utf-8")))
+        assert used <= {*keys, *names.CONTEXT_VARIABLES, *placeholders}, path
+
+
+def test_names_that_a_supervisor_keeps_from_its_children_are_context_variables() -> None:
+    """The page on the environment says of each whether it is inherited."""
+    text = page("environment")
+    for name in child._NOT_INHERITED:
+        assert f"`{name}`" in part(text, "What a child inherits"), name
