@@ -6,7 +6,7 @@ durable path that stops at one bad batch would lose everything behind it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.columns import decode_records
 from runlane.transport.endpoint import RoleLock, database_of, make_run_dir
 from runlane.transport.log import log_event
-from runlane.transport.messages import StreamInfo
+from runlane.transport.messages import StepSchema, StreamInfo
 from runlane.transport.subscriber_link import SubscriberLink
 from runlane.transport.wire import STEP, BatchHeader, Delivery, Frame, Section
 
@@ -34,6 +34,15 @@ class _OpenStream:
     info: StreamInfo
     number: int
     stored_seq: int
+
+
+@dataclass(slots=True)
+class _StepRun:
+    """Step sections in a row of one stream and layout: decoded together, because each decoding costs its calls."""
+
+    stream: _OpenStream
+    schema_id: int
+    parts: list[tuple[BatchHeader, Section, Frame]] = field(default_factory=list[tuple[BatchHeader, Section, Frame]])
 
 
 class DbWriterActor:
@@ -54,6 +63,7 @@ class DbWriterActor:
         self._pending_epoch = 0
         self._retry_at_s = 0.0
         self._streams: dict[bytes, _OpenStream] = {}
+        self._step_run: _StepRun | None = None
         self._is_stopping = False
         self._rows = 0
         self._rejected = 0
@@ -150,10 +160,12 @@ class DbWriterActor:
             self._store.begin()
             for delivery in self._pending:
                 self._store_delivery(delivery)
+            self._store_step_run()
             self._store.commit()
         except StoreError as error:
             self._store.rollback()
             self._streams.clear()
+            self._step_run = None
             self._retry_at_s = self.clock.monotonic_s() + RETRY_S
             log_event(log_ids.DURABLE_RETRY, rows=self._pending_rows, error=str(error))
             return
@@ -180,21 +192,50 @@ class DbWriterActor:
         stream.stored_seq = header.last_seq
 
     def _store_section(self, stream: _OpenStream, header: BatchHeader, section: Section, body: Frame) -> None:
-        kind = KINDS[section.kind - 1]
+        if section.kind == STEP:
+            run = self._step_run
+            if run is None or run.stream is not stream or run.schema_id != section.schema_id:
+                self._store_step_run()
+                run = self._step_run = _StepRun(stream, section.schema_id)
+            run.parts.append((header, section, body))
+            return
         try:
-            if section.kind == STEP:
-                schema = next((known for known in stream.info.schemas if known.schema_id == section.schema_id), None)
-                if schema is None:
-                    raise WireError("schema", f"no schema {section.schema_id} was announced")
-                self._store.insert_steps(stream.number, schema, body, section)
-            else:
-                self._store.insert_records(stream.number, kind, decode_records(body, section))
+            kind = KINDS[section.kind - 1]
+            self._store.insert_records(stream.number, kind, decode_records(body, section))
         except WireError as error:
-            self._rejected += 1
-            log_event(log_ids.DURABLE_REJECTED, stream=stream.info.stream, first_seq=header.first_seq, error=error)
-            self._store.note_reject(
-                stream.number, header.first_seq, header.last_seq, header.closed_ns, kind, str(error), section.records
-            )
+            self._reject(stream, header, section, error)
+
+    def _store_step_run(self) -> None:
+        """Store the steps collected of one stream and layout. If they do not fit, find out which batch does not."""
+        run, self._step_run = self._step_run, None
+        if run is None:
+            return
+        bodies = [body for _, _, body in run.parts]
+        records = sum(section.records for _, section, _ in run.parts)
+        whole = Section(STEP, run.schema_id, records, sum(map(len, bodies)))
+        try:
+            self._store.insert_steps(run.stream.number, self._schema(run), b"".join(bodies), whole)
+        except WireError:
+            for header, section, body in run.parts:
+                try:
+                    self._store.insert_steps(run.stream.number, self._schema(run), body, section)
+                except WireError as error:
+                    self._reject(run.stream, header, section, error)
+
+    def _schema(self, run: _StepRun) -> StepSchema:
+        for schema in run.stream.info.schemas:
+            if schema.schema_id == run.schema_id:
+                return schema
+        raise WireError("schema", f"no schema {run.schema_id} was announced")
+
+    def _reject(self, stream: _OpenStream, header: BatchHeader, section: Section, error: WireError) -> None:
+        """Note records that came and cannot be read: the durable path must not stop at one bad batch."""
+        self._rejected += 1
+        log_event(log_ids.DURABLE_REJECTED, stream=stream.info.stream, first_seq=header.first_seq, error=error)
+        kind = KINDS[section.kind - 1]
+        self._store.note_reject(
+            stream.number, header.first_seq, header.last_seq, header.closed_ns, kind, str(error), section.records
+        )
 
     def _stream(self, header: BatchHeader) -> _OpenStream:
         """The stream's number and watermark, read from the database once; its info as last announced."""

@@ -45,10 +45,10 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     stream: StreamId
     run: Name
     worker: Name
-    host: str
-    pid: int
-    started_ns: int
-    run_name: str = ""
+    host: Annotated[str, msgspec.Meta(max_length=255)]
+    pid: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+    started_ns: Seq
+    run_name: Annotated[str, msgspec.Meta(max_length=200)] = ""
     schemas: Annotated[list[StepSchema], msgspec.Meta(max_length=1 << 16)] = []
 
 

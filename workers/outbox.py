@@ -104,7 +104,12 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether no further batch may be put."""
-        return self.window.size_bytes + self._sealed_bytes >= self.window.max_bytes
+        return self.held_bytes >= self.window.max_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes put and not yet committed."""
+        return self.window.size_bytes + self._sealed_bytes
 
     @property
     def has_ended(self) -> bool:

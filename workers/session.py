@@ -407,7 +407,7 @@ class WorkerSession:
         is_block = self._settings.session.overflow == "block"
         if is_block and not self._is_wait_logged:
             self._is_wait_logged = True
-            log_event(log_ids.WORKER_BLOCKED, worker=self.info.worker, bytes=self._outbox.window.size_bytes)
+            log_event(log_ids.WORKER_BLOCKED, worker=self.info.worker, bytes=self._outbox.held_bytes)
         while self._outbox.is_full and time.monotonic() < self._wait_until_s:
             if not is_block or self._outbox.has_ended:  # nobody is left who could make room
                 break

@@ -103,8 +103,8 @@ class RecordedVectorEnv(VectorWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
+        mask = options.get("reset_mask") if options else None  # Gymnasium takes it out of the map
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # its hint forbids a list, its code takes one
-        mask = options.get("reset_mask") if options else None
         if self._per_env_rows:
             for index in range(self.num_envs) if mask is None else np.flatnonzero(mask):
                 self.session.episode(outcome="abandoned", env_index=int(index))

@@ -35,9 +35,13 @@ class Hostile:
         raise RuntimeError(f"no {name}")
 
 
-DEEP: dict[str, Any] = {}
-for _ in range(2_000):
-    DEEP = {"deeper": DEEP}
+def _deep() -> dict[str, Any]:
+    """A map no recursion gets through."""
+    found: dict[str, Any] = {}
+    for _ in range(2_000):
+        found = {"deeper": found}
+    return found
+
 
 calls: list[tuple[str, Callable[[WorkerSession], object]]] = [
     ("action text", lambda session: session.step("left", 1.0)),
@@ -61,7 +65,7 @@ calls: list[tuple[str, Callable[[WorkerSession], object]]] = [
     ("vector lengths", lambda session: session.step_vector([0, 0], [1.0, 1.0], [False] * 3, [False] * 3)),
     ("vector flags short", lambda session: session.step_vector([0] * 3, [1.0] * 3, [True, True], [False, False])),
     ("vector actions", lambda session: session.step_vector([0], [1.0, 1.0], [False] * 2, [False] * 2)),
-    ("vector none", lambda session: session.step_vector(None, None, None, None)),
+    ("vector none", lambda session: session.step_vector(None, [1.0, 1.0], object(), [False] * 3)),
     ("vector text", lambda session: session.step_vector(["a", "b"], ["c", "d"], [False] * 2, [False] * 2)),
     ("episode return", lambda session: session.episode("high")),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ("metric text", lambda session: session.metric("loss", "high")),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -71,7 +75,7 @@ calls: list[tuple[str, Callable[[WorkerSession], object]]] = [
     ("log hostile", lambda session: session.log(Hostile())),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ("info hostile", lambda session: session.step(0, 1.0, info={"a": Hostile()})),
     ("info text", lambda session: session.step(0, 1.0, info="text")),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    ("info deep", lambda session: session.step(0, 1.0, info=DEEP)),
+    ("info deep", lambda session: session.step(0, 1.0, info=_deep())),
     ("mask", lambda session: session.abandon_vector_episodes([True, False, True])),
 ]
 
@@ -296,8 +300,8 @@ def test_episodes_are_right_though_their_steps_were_dropped(rig: SessionRig, is_
     assert [record.length for record in rig.records(EpisodeRecord)][-1] == 3
 
 
-def test_a_forgotten_log_does_not_disturb_the_rest(rig: SessionRig) -> None:
-    """Records of all kinds share one stream and one order."""
+def test_records_of_all_kinds_share_one_order(rig: SessionRig) -> None:
+    """Within a batch they lie by kind; their seqs say how they came."""
     session = rig.session()
     session.log("a")
     session.metric("b", 1.0)
