@@ -144,8 +144,8 @@ def _lengths(kind: types.StrType | types.ListType, what: str) -> str:
     least, most = kind.min_length, kind.max_length
     if least is not None and most is not None:
         return f", {least} to {most} {what}"
-    if least is not None:
-        return f", at least {least} {what}"
+    if least == 1:
+        return ", not empty"
     return f", at most {most} {what}" if most is not None else ""
 
 

@@ -307,7 +307,7 @@ def test_every_kind_has_its_number() -> None:
 def test_every_constant_in_the_page_has_its_value() -> None:
     """Rows that name `module.NAME` give the value the code has."""
     rows = [row for row in table(page("wire-format")) if re.fullmatch(r"`[a-z_]+\.[a-z_]+\.[A-Z_]+`", row[0])]
-    assert len(rows) >= 20
+    assert len(rows) >= 15
     for row in rows:
         module, _, name = code_of(row[0]).rpartition(".")
         assert code_of(row[1]) == str(getattr(importlib.import_module(f"runlane.{module}"), name)), row[0]

@@ -30,12 +30,16 @@ class GraphClient:
     def __init__(self, settings: Settings) -> None:
         """Connecting waits for nothing: the first question finds out whether somebody is there."""
         self._settings = settings
+        self._endpoint = endpoint_of(settings, SUPERVISOR_SOCKET)
         self._context: Context = zmq.Context()
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._context.term()
+            raise
 
     def _open(self) -> None:
-        endpoint = endpoint_of(self._settings, SUPERVISOR_SOCKET)
-        self._dealer = connect_dealer(self._context, endpoint, 16, self._settings.transport)
+        self._dealer = connect_dealer(self._context, self._endpoint, 16, self._settings.transport)
 
     def _ask(self, message: ControlMessage, timeout_s: float) -> ControlMessage | None:
         if self._settings.transport.kind == "ipc" and not is_role_alive(run_dir_of(self._settings), SUPERVISOR):

@@ -113,8 +113,13 @@ class SubscriberQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether a `block` queue has no room for one more full batch. Never true for a lossy policy."""
-        return self.policy.overflow == "block" and self.depth + MAX_BATCH_RECORDS > self.policy.max_records
+        """Whether a `block` queue has no room for one more full batch. Never true for a lossy policy.
+
+        Entries count, too: one that a filter left empty has no records, and still waits in memory.
+        """
+        return self.policy.overflow == "block" and (
+            self.depth + MAX_BATCH_RECORDS > self.policy.max_records or len(self._waiting) >= self.policy.max_records
+        )
 
     # ---- out ----
 

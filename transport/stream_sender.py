@@ -53,10 +53,11 @@ class StreamSender:
 
     def _hello(self, now_s: float) -> bool:
         """Announce the stream as it is now. Also the keep-alive that finds batches lost on the way."""
-        hello = StreamHello(info=self.info, oldest_seq=self.window.oldest_seq, sent_seq=self.window.sent_seq)
+        info = self.info  # read once: the owner may announce new schemas from another thread at any moment
+        hello = StreamHello(info=info, oldest_seq=self.window.oldest_seq, sent_seq=self.window.sent_seq)
         if not self._send([encode_control(hello)]):
             return False
-        self._told_schemas = len(self.info.schemas)
+        self._told_schemas = len(info.schemas)
         # Until it is answered, ask again only after a while: a receiver under backpressure reads late.
         self._next_hello_s = now_s + ANSWER_S
         return True

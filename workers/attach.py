@@ -17,10 +17,11 @@ from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id, new_stream_id
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo, WorkerStarted
-from runlane.workers.plain_values import plain_map
+from runlane.workers.plain_values import MAX_FACTS_BYTES, plain_map, short_text
 from runlane.workers.session import WorkerSession
 
 ASK_S = 5.0
+MAX_RUN_NAME = 200  # as `StreamInfo.run_name`
 _VERSIONS_OF = ("numpy", "gymnasium", "gym", "torch", "stable_baselines3", "pettingzoo")
 
 
@@ -65,7 +66,7 @@ def attach(
     try:
         chosen = settings or load()
         started = _from_environment(worker) or _ask(chosen, worker, name)
-    except RunlaneError as error:
+    except (RunlaneError, OSError) as error:
         log_event(log_ids.WORKER_DETACHED, reason=str(error))
         return DetachedSession()
     info = StreamInfo(
@@ -75,7 +76,7 @@ def attach(
         host=socket.gethostname(),
         pid=os.getpid(),
         started_ns=time.time_ns(),
-        run_name=os.environ.get(names.ENV_RUN_NAME) or name or script_name(),
+        run_name=_readable(os.environ.get(names.ENV_RUN_NAME) or name or script_name()),
     )
     log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
     return WorkerSession(info, started.endpoint, chosen, _facts(config))
@@ -88,13 +89,18 @@ def script_name() -> str:
     return plain.strip("-")[:24] or "python"
 
 
+def _readable(name: str) -> str:
+    """Any text as a run name that no receiver refuses: no lone surrogates, and not without end."""
+    return name.encode("utf-8", "backslashreplace").decode()[:MAX_RUN_NAME]
+
+
 def _from_environment(worker: str | None) -> WorkerStarted | None:
     endpoint, run = os.environ.get(names.ENV_PROXY), os.environ.get(names.ENV_RUN)
     if not endpoint or not run:
         return None
-    return WorkerStarted(
-        worker=worker or os.environ.get(names.ENV_WORKER_NAME) or script_name(), run=run, endpoint=endpoint
-    )
+    chosen = worker or os.environ.get(names.ENV_WORKER_NAME) or script_name()
+    check_name(chosen, "worker")
+    return WorkerStarted(worker=chosen, run=run, endpoint=endpoint)
 
 
 def _ask(settings: Settings, worker: str | None, name: str | None) -> WorkerStarted:
@@ -109,6 +115,13 @@ def _ask(settings: Settings, worker: str | None, name: str | None) -> WorkerStar
         raise GraphError(f"{error}. Or start this script with: runlane run -- python {sys.argv[0]}") from None
 
 
+def _directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # removed under our feet
+        return ""
+
+
 def _facts(config: Mapping[str, Any] | None) -> dict[str, Any]:
     versions = {
         module: str(getattr(sys.modules[module], "__version__", "?"))
@@ -116,11 +129,11 @@ def _facts(config: Mapping[str, Any] | None) -> dict[str, Any]:
         if module in sys.modules
     }
     return {
-        "command": os.environ.get(names.ENV_COMMAND) or " ".join(sys.argv),
-        "config": plain_map(config or {}),
+        "command": short_text(os.environ.get(names.ENV_COMMAND) or " ".join(sys.argv)),
+        "config": plain_map(config or {}, MAX_FACTS_BYTES),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "directory": str(Path.cwd()),
+        "directory": _directory(),
         "python": sys.version.split()[0],
         "versions": {"runlane": runlane.__version__, **versions},
     }

@@ -3,11 +3,30 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from runlane.transport.wire import plain
+from runlane.transport.wire import pack, plain
+
+# What one record may carry beside its numbers. A batch of 256 of them stays below `wire.MAX_BODY_BYTES`: a body
+# above it would be refused for ever, and everything behind it with it.
+MAX_TEXT_CHARACTERS = 8_192  # four bytes each at the most
+MAX_MAP_BYTES = 32_768
+MAX_FACTS_BYTES = 1 << 20
+MAX_NAME_CHARACTERS = 256
 
 
-def plain_map(info: Mapping[str, Any]) -> dict[str, Any]:
-    """A free map with string keys only and values MessagePack can hold."""
+def plain_map(info: Mapping[str, Any], max_bytes: int = MAX_MAP_BYTES) -> dict[str, Any]:
+    """A free map with string keys only and values MessagePack can hold; one too large is replaced by its size."""
+    found = _plain_map(info)
+    size = len(pack(found))
+    return found if size <= max_bytes else {"too_large": f"{size} bytes, at most {max_bytes}", "keys": len(found)}
+
+
+def short_text(text: object, most: int = MAX_TEXT_CHARACTERS) -> str:
+    """The text, cut where it is longer than a record may carry, with a mark that says so."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[: most - 40]} ... ({len(whole)} characters)"
+
+
+def _plain_map(info: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(key): _plain(value) for key, value in info.items()}
 
 
@@ -17,7 +36,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
     if isinstance(value, Mapping):
-        return plain_map(value)  # pyright: ignore[reportUnknownArgumentType]
+        return _plain_map(value)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, list | tuple):
         return [_plain(item) for item in cast("list[Any]", value)]
     return _plain_or_text(plain(value))

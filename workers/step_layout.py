@@ -107,7 +107,7 @@ def _converter(field: StepField | None) -> ToBytes | None:
 
 def _scalar(value: Any) -> Any:
     """A NumPy scalar as a plain one, because `struct` takes no `np.bool_`."""
-    return value.item() if isinstance(value, np.generic | np.ndarray) and not value.ndim else value
+    return value.item() if hasattr(value, "item") and not np.ndim(value) else value
 
 
 class VectorLayout:

@@ -264,7 +264,6 @@ def test_one_full_block_queue_blocks_the_bus(bench: Bench) -> None:
     assert not bench.bus.is_blocked
 
 
-@pytest.mark.xfail(strict=True, reason="empty deliveries have no depth, so nothing bounds how many of them wait")
 def test_a_block_queue_of_empty_deliveries_is_bounded_too(bench: Bench) -> None:
     """A `block` subscriber that wants episodes only, and stopped, must stop ingress before memory is full."""
     bench.join("episodes", QueuePolicy("block", MAX_BATCH_RECORDS), ("episode",))

@@ -1,5 +1,6 @@
 """StreamSender: hello first, batches in order, back when told, goodbye after the last ack. Time is an argument."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +20,7 @@ from runlane.transport.messages import (
 )
 from runlane.transport.stream_sender import ANSWER_S, KEEPALIVE_S, StreamSender
 from runlane.transport.testing import FakeSend, make_batch, make_info
-from runlane.transport.wire import BatchHeader
+from runlane.transport.wire import BatchHeader, Frame
 
 
 @dataclass
@@ -170,6 +171,23 @@ def test_a_grown_schema_is_told_before_the_batch_that_needs_it(rig: Rig) -> None
     assert isinstance(first, StreamHello)
     assert len(first.info.schemas) == 2
     assert isinstance(second, BatchHeader)
+
+
+def test_a_schema_that_grows_while_hello_is_said_is_told_next(rig: Rig) -> None:
+    """The training thread announces at any moment: what the hello did not hold was not told."""
+    grown = [*rig.info.schemas, StepSchema(schema_id=1, fields=[StepField("seq", "<u8")])]
+
+    def send(frames: Sequence[Frame]) -> bool:
+        rig.sender.info = msgspec.structs.replace(rig.info, schemas=grown)
+        return rig.send(frames)
+
+    rig.sender = StreamSender(rig.info, rig.window, send)
+    rig.sender.pump(0.0)
+    rig.fill(1)
+    rig.sender.pump(0.0)
+    hellos = [message for message in rig.send.said if isinstance(message, StreamHello)]
+    assert [len(hello.info.schemas) for hello in hellos] == [1, 2]
+    assert isinstance(rig.send.said[-1], BatchHeader)
 
 
 def test_goodbye_waits_for_the_last_ack_and_is_said_once(rig: Rig) -> None:

@@ -66,7 +66,7 @@ INFO = StreamInfo(
     worker="w",
     host="h",
     pid=7,
-    started_ns=-1,
+    started_ns=1,
     run_name="ünï",
     schemas=[StepSchema(schema_id=3, fields=[StepField("seq", "<u8"), StepField("action", "<f4", 6)], env_count=2)],
 )

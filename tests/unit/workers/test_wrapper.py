@@ -38,8 +38,7 @@ class Count:
     resets: int = 0
 
     def __post_init__(self) -> None:
-        nothing: tuple[int, float, int] = (1, 0.0, 0)
-        self._running = dict.fromkeys(range(ENVS), nothing)
+        self._running: dict[int, tuple[int, float, int]] = dict.fromkeys(range(ENVS), (1, 0.0, 0))
 
     def step(self, index: int, reward: float, *, is_end: bool) -> None:
         """One step of one environment."""
