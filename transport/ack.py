@@ -41,8 +41,8 @@ class AckWindow:
         self.rewinds = 0
         self._batches: deque[Batch] = deque()
         self._sent_count = 0
-        self._acked_seq = first_seq - 1
-        self._last_seq = first_seq - 1
+        self._acked_seq: int = first_seq - 1
+        self._last_seq: int = first_seq - 1
 
     def append(self, batch: Batch) -> None:
         """Take the batch that follows the last one; raises `ValueError` on a hole."""

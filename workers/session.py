@@ -100,7 +100,7 @@ class WorkerSession(StreamWriter):
                                 self._end_episode(tracker, env_index, "terminated" if terminated else "truncated", None)
                         return
                     tracker = self._track(env_index)  # a forked child has just begun anew
-                number = tracker.step + 1
+                episode, number = tracker.episode, tracker.step + 1
                 flags = 0
                 if terminated:
                     flags = TERMINATED
@@ -117,22 +117,13 @@ class WorkerSession(StreamWriter):
                 if observation is None and batch.is_plain:
                     try:
                         batch.pack_into(
-                            batch.buffer,
-                            batch.offset,
-                            seq,
-                            t_ns,
-                            tracker.episode,
-                            number,
-                            env_index,
-                            flags,
-                            reward,
-                            action,
+                            batch.buffer, batch.offset, seq, t_ns, episode, number, env_index, flags, reward, action
                         )
                         is_packed = True
                     except (TypeError, struct.error):  # a row unlike the last
                         pass
                 if not is_packed:
-                    self._write_row((seq, t_ns, tracker.episode, number, env_index, flags, reward), action, observation)
+                    self._write_row((seq, t_ns, episode, number, env_index, flags, reward), action, observation)
                 batch.offset += batch.layout.row_bytes  # type: ignore[union-attr]
                 batch.seq = seq
                 if number:

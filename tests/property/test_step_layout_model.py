@@ -1,0 +1,121 @@
+"""Any numeric action and observation comes out of the columns as it went into the row."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from runlane.transport.columns import decode_steps, step_dtype
+from runlane.transport.messages import StepSchema
+from runlane.transport.wire import STEP, Section
+from runlane.workers.batch_builder import BatchBuilder
+from runlane.workers.outbox import Sealed
+from runlane.workers.step_layout import StepLayout, VectorLayout
+
+int64s = st.integers(-(1 << 63), (1 << 63) - 1)
+scalars = (
+    st.booleans()
+    | int64s
+    | st.floats()
+    | hnp.from_dtype(np.dtype("f4"))
+    | hnp.from_dtype(np.dtype("f2"))
+    | hnp.from_dtype(np.dtype("i4"))
+    | hnp.from_dtype(np.dtype("u1"))
+    | hnp.from_dtype(np.dtype("?"))
+)
+dtypes = (
+    hnp.integer_dtypes(endianness="?") | hnp.unsigned_integer_dtypes(endianness="?")
+    | hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64)) | hnp.boolean_dtypes()
+)  # fmt: skip
+arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=1, max_dims=3, max_side=4))
+values = st.none() | scalars | arrays
+
+
+def _expected(value: Any) -> Any:
+    """What a reader sees: scalars as they are, arrays flat, truth as 0 and 1, in the native byte order."""
+    if np.ndim(value):
+        flat = value.reshape(-1)
+        return flat.astype(np.uint8 if flat.dtype.kind == "b" else flat.dtype.newbyteorder("="))
+    return value
+
+
+def _columns(sealed: Sealed, schema: StepSchema) -> Any:
+    section = Section(STEP, schema.schema_id, sealed.rows, len(sealed.step_body))
+    return decode_steps(sealed.step_body, section, step_dtype(schema))
+
+
+def _is_small(value: Any) -> bool:
+    return not isinstance(value, int) or abs(value) <= 1 << 53
+
+
+@given(
+    action=values,
+    observation=values,
+    reward=st.floats(),
+    t_ns=int64s,
+    episode=st.integers(0, (1 << 32) - 1),
+    flags=st.integers(0, 255),
+)
+def test_a_row_round_trips(action: Any, observation: Any, reward: float, t_ns: int, episode: int, flags: int) -> None:
+    """Packed into a batch, read as columns: bit for bit, NaN included, and the schema says the types."""
+    builder = BatchBuilder(4)
+    layout = StepLayout(0, action, observation)
+    builder.use(layout)
+    for seq in (1, 2, 3):
+        assert builder.write_row((seq, t_ns, episode, 5, 6, flags, reward), action, observation)
+        builder.keep_row(layout.row_bytes)
+    sealed = builder.take()
+    assert sealed is not None
+    columns = _columns(sealed, layout.schema)
+    assert columns["seq"].tolist() == [1, 2, 3]
+    assert columns["t_ns"].tolist() == [t_ns] * 3
+    assert columns["episode"].tolist() == [episode] * 3
+    assert columns["flags"].tolist() == [flags] * 3
+    np.testing.assert_array_equal(columns["reward"], [reward] * 3)
+    for name, value in (("action", action), ("observation", observation)):
+        if value is None:
+            assert name not in columns.dtype.names
+        else:
+            np.testing.assert_array_equal(columns[name][2], _expected(value))
+
+
+@given(data=st.data(), env_count=st.integers(1, 5), dtype=dtypes)
+def test_a_vector_row_round_trips(data: st.DataObject, env_count: int, dtype: np.dtype[Any]) -> None:
+    """n environments in one row: each column's values in the order of the environments."""
+    shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    action = data.draw(hnp.arrays(dtype, (env_count, *shape)))
+    rewards = data.draw(hnp.arrays(np.float64, env_count))
+    steps = data.draw(hnp.arrays(np.uint32, env_count))
+    flags = data.draw(hnp.arrays(np.uint8, env_count))
+    layout = VectorLayout(0, env_count, action, None)
+    buffer = bytearray(layout.row_bytes)
+    layout.pack_into(buffer, 0, 7, -7, [steps, steps, flags, rewards], [action, None])
+    (row,) = np.frombuffer(buffer, step_dtype(layout.schema))
+    assert (int(row["seq"]), int(row["t_ns"])) == (7, -7)
+    np.testing.assert_array_equal(row["reward"], rewards)
+    np.testing.assert_array_equal(row["step"], steps)
+    np.testing.assert_array_equal(row["flags"], flags)
+    np.testing.assert_array_equal(row["action"], _expected(action))
+
+
+@given(first=values, later=st.none() | scalars.filter(_is_small) | arrays)
+def test_a_row_is_refused_or_kept_without_loss(first: Any, later: Any) -> None:
+    """A layout never bends a value to make it fit: what it takes comes out equal.
+
+    Only an integer beyond 2**53 in a column that began with a float is rounded, as any float is.
+    """
+    layout = StepLayout(0, first, None)
+    builder = BatchBuilder(1)
+    builder.use(layout)
+    if not builder.write_row((1, 0, 1, 1, 0, 0, 0.0), later, None):
+        return
+    builder.keep_row(layout.row_bytes)
+    sealed = builder.take()
+    assert sealed is not None
+    columns = _columns(sealed, layout.schema)
+    if later is None:
+        assert "action" not in columns.dtype.names
+    else:
+        np.testing.assert_array_equal(columns["action"][0].astype(object), np.asarray(_expected(later), object))
