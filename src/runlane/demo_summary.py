@@ -5,8 +5,11 @@ the accounts are those of the last status before the stop. No number here is typ
 """
 
 import math
+import os
 import shlex
+import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -211,10 +214,11 @@ def print_hints(console: Console, settings_arguments: Sequence[str], run: str) -
     """What to try next, as commands that can be pasted."""
     options = _own_options(settings_arguments)
     where = f"WHERE run = '{run}' " if run else ""
+    program = "runlane" if shutil.which("runlane") else f"{os.path.relpath(sys.executable)} -m runlane"
     commands = (
-        f"runlane runs{options}",
-        f'runlane sql{options} "{_BEST.format(where=where)}"',
-        f"runlane run{options} -- python your_script.py",
+        f"{program} runs{options}",
+        f'{program} sql{options} "{_BEST.format(where=where)}"',
+        f"{program} run{options} -- python your_script.py",
     )
     console.print("\nTry next:", style="bold")
     for command in commands:

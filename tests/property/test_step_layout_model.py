@@ -36,7 +36,7 @@ values = st.none() | scalars | arrays
 def _expected(value: Any) -> Any:
     """What a reader sees: scalars as they are, arrays flat, truth as 0 and 1, in the native byte order."""
     if np.ndim(value):
-        flat = value.reshape(-1)
+        flat: Any = value.reshape(-1)
         return flat.astype(np.uint8 if flat.dtype.kind == "b" else flat.dtype.newbyteorder("="))
     return value
 
