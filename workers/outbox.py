@@ -78,7 +78,9 @@ class Outbox:
         self._on_tick = on_tick
         self._on_room = on_room
         self._sealed: deque[Sealed] = deque()
-        self._sealed_bytes = 0
+        # Two counts that only rise, each with one writer: a difference that both threads wrote could lose an update.
+        self._put_bytes = 0
+        self._taken_bytes = 0
         self._deadline_s: float | None = None
         self._ended = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
@@ -92,7 +94,7 @@ class Outbox:
 
     def put(self, sealed: Sealed, *, is_urgent: bool) -> None:
         """Hand over a sealed batch; the caller checked `is_full`."""
-        self._sealed_bytes += len(sealed.step_body)
+        self._put_bytes += len(sealed.step_body)
         self._sealed.append(sealed)
         if is_urgent:
             self._wake()
@@ -109,7 +111,7 @@ class Outbox:
     @property
     def held_bytes(self) -> int:
         """Bytes put and not yet committed."""
-        return self.window.size_bytes + self._sealed_bytes
+        return self.window.size_bytes + self._put_bytes - self._taken_bytes
 
     @property
     def has_ended(self) -> bool:
@@ -171,7 +173,7 @@ class Outbox:
         while self._sealed:
             sealed = self._sealed[0]
             self.window.append(encode(self.stream, sealed))
-            self._sealed_bytes -= len(sealed.step_body)
+            self._taken_bytes += len(sealed.step_body)
             self._sealed.popleft()
         self.sender.pump(time.monotonic())
         if self.window.oldest_seq != before:

@@ -41,7 +41,8 @@ class Hand:
 
     def join(self) -> None:
         """Until deliveries begin."""
-        until(lambda: self.subscriber.is_joined and self.rig.bus_subscriber("mine").is_live, self.turn)
+        known = self.rig.router.bus.subscribers
+        until(lambda: "mine" in known and known["mine"].is_live, self.turn)
 
 
 @pytest.fixture

@@ -266,7 +266,7 @@ spoilt: list[tuple[Callable[[Frames], Frames], str]] = [
     (lambda frames: [frames[0], frames[1][:20], *frames[2:]], "short"),
     (lambda frames: frames[:-1], "frames"),
     (lambda frames: [*frames, b"x"], "frames"),
-    (lambda frames: [encode_delivery_prefix(1, 0b1000), *frames[1:3]], "frames"),
+    (lambda frames: [encode_delivery_prefix(1, 0b1001), *frames[1:3]], "frames"),
     (lambda frames: [*frames[:-1], frames[-1][:-1]], "size"),
 ]
 
