@@ -120,4 +120,5 @@ def test_a_row_is_refused_or_kept_without_loss(first: Any, later: Any) -> None:
         assert "action" not in columns.dtype.names
     else:
         # As Python values: an integer equals a float only if it does exactly, and NaN is NaN.
-        np.testing.assert_equal(columns["action"][0].tolist(), np.asarray(_expected(later)).tolist())
+        stored, wanted = np.ravel(columns["action"][0]).tolist(), np.ravel(_expected(later)).tolist()
+        np.testing.assert_equal(stored, wanted)

@@ -105,6 +105,28 @@ def test_a_run_directory_of_another_user_is_refused(settings: Settings, run_dir:
         make_run_dir(settings)
 
 
+def test_a_default_run_directory_below_one_that_others_can_write_is_refused(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns the directory above could put another in our place."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
+    settings = Settings(data_dir=str(short_dir / "data"))
+    parent = run_dir_of(settings).parent
+    assert make_run_dir(settings).parent == parent
+    assert parent.stat().st_mode & 0o777 == 0o700
+    parent.chmod(0o777)
+    with pytest.raises(EndpointError, match="mode 777"):
+        make_run_dir(settings)
+
+
+def test_a_link_in_place_of_the_run_directory_is_refused(settings: Settings, run_dir: Path, short_dir: Path) -> None:
+    """Whoever made it may turn it elsewhere later."""
+    (short_dir / "elsewhere").mkdir(mode=0o700)
+    run_dir.symlink_to(short_dir / "elsewhere")
+    with pytest.raises(EndpointError, match="run directory"):
+        make_run_dir(settings)
+
+
 def test_a_file_in_place_of_the_run_directory_is_an_error_of_ours(settings: Settings, run_dir: Path) -> None:
     """The remedy stands in the text."""
     run_dir.write_text("")
