@@ -74,9 +74,19 @@ class ProxyActor:
     """The proxy process of one worker."""
 
     def __init__(
-        self, settings: Settings, worker: str, run: str, run_name: str = "", clock: Clock | None = None
+        self,
+        settings: Settings,
+        worker: str,
+        run: str,
+        run_name: str = "",
+        keeper_pid: int = 0,
+        clock: Clock | None = None,
     ) -> None:
-        """`worker` names the socket the worker connects to; `run` and its name are only for the exit record."""
+        """`worker` names the socket the worker connects to; `run` and its name are only for the exit record.
+
+        `keeper_pid` is who asked for this proxy and will say when its worker has ended: as long as it lives, the
+        proxy stays, because a launcher's command may start one script after another.
+        """
         self.settings = settings
         self.worker = worker
         self.run = run
@@ -87,7 +97,7 @@ class ProxyActor:
         self._exit: WorkerExited | None = None
         self._is_exit_recorded = False
         self._last_word_s = 0.0
-        self._pids: set[int] = set()
+        self._pids: set[int] = {keeper_pid} if keeper_pid else set()
         self._is_stopping = False
         self._is_finished = False
         self._next_gone_check_s = 0.0

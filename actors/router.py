@@ -365,6 +365,8 @@ class RouterActor:
         for egress in list(self._egress.values()):
             if egress.is_gone and (egress.subscriber.is_declared or self._is_silent(egress)):
                 self._leave(egress.subscriber, "disconnected")
+            elif not egress.subscriber.is_live and self._is_silent(egress):
+                self._leave(egress.subscriber, "never connected")
 
     # ---- egress ----
 

@@ -5,7 +5,7 @@ import os
 
 from runlane.actors.runner import run_actor
 from runlane.config.errors import SettingsError
-from runlane.config.names import DB_WRITER, ENV_RUN, ENV_RUN_NAME, ROUTER
+from runlane.config.names import DB_WRITER, ENV_KEEPER, ENV_RUN, ENV_RUN_NAME, ROUTER
 from runlane.config.settings import Settings, check_name
 from runlane.transport.clock import SystemClock
 from runlane.transport.identity import new_run_id
@@ -31,8 +31,13 @@ def start_actor(name: str, worker: str, settings: Settings) -> int:
         check_name(worker, "worker")
         run = os.environ.get(ENV_RUN) or new_run_id(SystemClock().wall_ns())
         run_name = os.environ.get(ENV_RUN_NAME, "")
-        return run_actor(ProxyActor(settings, worker, run, run_name), settings, drain_s=settings.proxy.drain_s)
+        proxy = ProxyActor(settings, worker, run, run_name, _pid(os.environ.get(ENV_KEEPER, "")))
+        return run_actor(proxy, settings, drain_s=settings.proxy.drain_s)
     close = difflib.get_close_matches(name, NAMES, n=1)
     raise SettingsError(
         "actor", name, "is no actor", f"did you mean {close[0]}" if close else f"choose from {', '.join(NAMES)}"
     )
+
+
+def _pid(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0

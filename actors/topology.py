@@ -3,6 +3,7 @@
 Start order: router, DB writer, other subscribers, then each worker behind its proxy. Stop order: `STOP_ORDER`.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
@@ -86,15 +87,18 @@ class Topology:
             seen.add(spec.name)
         return specs
 
-    def proxy(self, worker: str, run: str, run_name: str) -> ChildSpec:
-        """The proxy of a worker, whoever starts that worker."""
+    def proxy(self, worker: str, run: str, run_name: str, keeper_pid: int = 0) -> ChildSpec:
+        """The proxy of a worker, whoever starts that worker: `keeper_pid`, or else the supervisor."""
         return ChildSpec(
             name=proxy_name(worker),
             kind="proxy",
             command=self._expanded([_RUNLANE, "actor", "proxy", "--worker", worker]),
             restart="transient",
             reports_heartbeat=True,
-            environment=_run_environment(worker, run, run_name),
+            environment={
+                **_run_environment(worker, run, run_name),
+                names.ENV_KEEPER: str(keeper_pid or os.getpid()),
+            },
             worker=worker,
             run=run,
         )
@@ -138,7 +142,7 @@ class Topology:
             command=expanded if is_ours else self._guarded(expanded),
             restart=restart,
             reports_heartbeat=is_ours,
-            environment=added if is_ours else {**self._settings_environment(), **added},
+            environment=added if is_ours else {**settings_environment(self._settings, self._child_arguments), **added},
             worker=name if kind == "worker" else "",
             run=run,
         )
@@ -157,20 +161,23 @@ class Topology:
         grace_s = f"{self._settings.supervisor.worker_grace_s:g}"
         return [sys.executable, "-I", "-S", str(Path(guard.__file__).absolute()), grace_s, *command]
 
-    def _settings_environment(self) -> dict[str, str]:
-        """The supervisor's options as variables: a foreign command may change directory and takes no options."""
-        found: dict[str, str] = {}
-        for option, value in _options(self._child_arguments):
-            key, _, text = value.partition("=")
-            if option == "--config":
-                found[names.ENV_CONFIG] = str(Path(value).absolute())
-            elif option == "--set" and _is_variable(key.strip()):
-                found[_variable(key.strip())] = text.strip()
-        for key in ("run_dir", "keys_dir"):
-            path = getattr(self._settings.transport, key)
-            if path is not None:
-                found[_variable(f"transport.{key}")] = str(Path(path).absolute())
-        return {**found, _variable("data_dir"): str(data_dir_of(self._settings))}
+
+def settings_environment(settings: Settings, arguments: Sequence[str]) -> dict[str, str]:
+    """Options as variables: a foreign command may change directory and takes no options of ours."""
+    found: dict[str, str] = {}
+    if os.environ.get(names.ENV_CONFIG):
+        found[names.ENV_CONFIG] = str(Path(os.environ[names.ENV_CONFIG]).absolute())
+    for option, value in _options(arguments):
+        key, _, text = value.partition("=")
+        if option == "--config":
+            found[names.ENV_CONFIG] = str(Path(value).absolute())
+        elif option == "--set" and _is_variable(key.strip()):
+            found[_variable(key.strip())] = text.strip()
+    for key in ("run_dir", "keys_dir"):
+        path = getattr(settings.transport, key)
+        if path is not None:
+            found[_variable(f"transport.{key}")] = str(Path(path).absolute())
+    return {**found, _variable("data_dir"): str(data_dir_of(settings))}
 
 
 def _is_actor(command: Sequence[str]) -> bool:

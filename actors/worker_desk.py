@@ -39,7 +39,7 @@ class WorkerDesk:
         except RunlaneError as error:
             self._send(asker, Refused(reason=str(error)))
             return
-        spec = self._topology.proxy(worker, message.run, message.run_name)
+        spec = self._topology.proxy(worker, message.run, message.run_name, message.pid)
         self._starting[spec.name] = (asker, message)
         self._graph.start_dynamic(spec, now_s)
 

@@ -11,6 +11,7 @@ ENV_PROXY = "RUNLANE_PROXY"
 ENV_LIFELINE = "RUNLANE_LIFELINE_FD"
 ENV_PARENT = "RUNLANE_PARENT_PID"
 ENV_CHILD = "RUNLANE_CHILD"
+ENV_KEEPER = "RUNLANE_KEEPER_PID"
 ENV_COMMAND = "RUNLANE_COMMAND"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_DISABLED = "RUNLANE_DISABLED"
@@ -23,6 +24,7 @@ CONTEXT_VARIABLES = {
     ENV_PROXY: "endpoint of the worker's proxy",
     ENV_LIFELINE: "descriptor whose end-of-file means the parent is gone",
     ENV_PARENT: "pid of the parent that gave the lifeline",
+    ENV_KEEPER: "process a proxy waits for, beside its workers, before it thinks that nobody needs it",
     ENV_CHILD: "name under which a child reports to its supervisor",
     ENV_COMMAND: "command line of the run, as recorded in `runs.command`",
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
+from runlane.config.errors import WireError
 from runlane.transport.wire import Frame
 
 
@@ -146,13 +147,15 @@ class IngressGate:
         self._asked_seq = 0
 
     def accept(self, first_seq: int, last_seq: int) -> Verdict:
-        """Judge a batch; NEW moves `expected_seq` past it."""
+        """Judge a batch; NEW moves `expected_seq` past it. Raises `WireError` for one that is half new."""
         if first_seq > self.expected_seq:
             self.gaps += 1
             return Verdict.GAP
         if last_seq < self.expected_seq:
             self.duplicates += 1
             return Verdict.DUPLICATE
+        if first_seq < self.expected_seq:  # a source sends a batch again as it was, or breaks the protocol
+            raise WireError("overlap", f"batch {first_seq} to {last_seq}, expected {self.expected_seq}")
         self.expected_seq = last_seq + 1
         self._asked_seq = 0
         return Verdict.NEW

@@ -1,5 +1,6 @@
 """GraphClient: a command's or a worker's short conversation with the supervisor of a graph."""
 
+import os
 from types import TracebackType
 from typing import Self
 
@@ -57,7 +58,8 @@ class GraphClient:
 
     def start_worker(self, worker: str, run: str, run_name: str, timeout_s: float = 10.0) -> WorkerStarted:
         """Get a proxy for a worker; raises `GraphError` when no graph is running or it refuses."""
-        answer = self._ask(WorkerStart(worker=worker, run=run, run_name=run_name), timeout_s)
+        question = WorkerStart(worker=worker, run=run, run_name=run_name, pid=os.getpid())
+        answer = self._ask(question, timeout_s)
         if isinstance(answer, WorkerStarted):
             return answer
         reason = answer.reason if isinstance(answer, Refused) else NOT_RUNNING.format(self._settings.data_dir)

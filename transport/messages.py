@@ -169,11 +169,15 @@ class Heartbeat(_Message, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class WorkerStart(_Message, frozen=True, kw_only=True, tag="worker_start"):
-    """Command line or worker → supervisor: start a proxy for this worker."""
+    """Command line or worker → supervisor: start a proxy for this worker.
+
+    `pid` is the asker's, on the supervisor's host: the proxy stays at least as long as that process.
+    """
 
     worker: Name
     run: Name
-    run_name: str = ""
+    run_name: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    pid: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] = 0
 
 
 class WorkerStarted(_Message, frozen=True, kw_only=True, tag="worker_started"):

@@ -78,6 +78,7 @@ class SubscriberLink:
         self._poller.register(self._control, zmq.POLLIN)
         self._data: Socket | None = None
         self._is_joined = False
+        self._has_said_hello = False
         self._next_word_s = 0.0
         self._refused_since_s: float | None = None
 
@@ -119,6 +120,7 @@ class SubscriberLink:
                 host=host_socket.gethostname(),
             )
             is_sent = send_control(self._control, hello)
+            self._has_said_hello = self._has_said_hello or is_sent
             self._next_word_s = now_s + (LEASE_S if is_sent else HELLO_RETRY_S)
 
     def _listen(self) -> None:
@@ -196,7 +198,7 @@ class SubscriberLink:
 
     def close(self) -> None:
         """Say goodbye and close; the goodbye gets a moment to leave."""
-        if self._is_joined:
+        if self._has_said_hello:
             send_control(self._control, SubscriberBye(name=self.name, instance=self._instance))
         self._control.close(200)
         self._leave_data()

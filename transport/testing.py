@@ -6,6 +6,7 @@ the far ends of real sockets, moved by hand too, so that a test decides what arr
 
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import zmq
@@ -264,11 +265,16 @@ class FakeReceiver(_FarEnd):
         self.largest_body = 0
         self._gates: dict[str, IngressGate] = {}
         self._peers: set[bytes] = set()
+        self._outgoing: deque[Frame] = deque()
         self._endpoint = endpoint
         self.socket: Socket = bind_router(self.context, endpoint, 1000, settings.transport)
 
     def turn(self) -> None:
         """Wait a moment for a message, then take in all that are there."""
+        while self._outgoing:
+            frame = self._outgoing.popleft()
+            for peer in self._peers:
+                self.socket.send_multipart([peer, frame])
         if not self.socket.poll(5):
             return
         while (frames := receive_frames(self.socket)) is not None:
@@ -279,9 +285,8 @@ class FakeReceiver(_FarEnd):
                 self._on_batch(frames[0], decode_header(frames[1]), frames[2:])
 
     def send_to_all(self, frame: Frame) -> None:
-        """Send a frame, perhaps garbage, to every sender."""
-        for peer in self._peers:
-            self.socket.send_multipart([peer, frame])
+        """Send a frame, perhaps garbage, to every sender, at the next turn: the socket is that thread's."""
+        self._outgoing.append(frame)
 
     def close(self) -> None:
         """Close and remove the socket's file."""

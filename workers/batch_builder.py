@@ -7,6 +7,7 @@ either wholly in the batch or not at all.
 
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -139,16 +140,17 @@ class BatchBuilder:
         self.offset += row_bytes
         self.seq += 1
 
-    def take(self) -> Sealed | None:
-        """The batch as it is, and an empty one in its place; None when it holds nothing."""
+    def take(self, into: deque[Sealed]) -> bool:
+        """Hand the batch over to the end of `into`, leaving an empty one; False when it holds nothing."""
         count, rows = self.count, self.rows
         if not count:
-            return None
+            return False
         schema_id = self.layout.schema.schema_id if self.layout is not None else 0
         body = bytes(memoryview(self.buffer)[: self.offset])
         sealed = Sealed(self.seq - count + 1, count, time.time_ns(), schema_id, rows, body, self.records)
+        into += (sealed,)  # no call from here on: an interrupt must not come between, see the module's docstring
         self.records = {}
         self.taken_rows += rows
         self.offset = 0
         self.full_seq = self.seq + self.limit
-        return sealed
+        return True

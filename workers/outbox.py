@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -16,8 +17,10 @@ import zmq
 
 from runlane.config import log_ids
 from runlane.config.errors import WireError
+from runlane.config.names import SOCKET_SUFFIX, SUPERVISOR
 from runlane.config.settings import Settings
 from runlane.transport.ack import AckWindow, Batch
+from runlane.transport.endpoint import is_role_alive
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamAck, StreamInfo, StreamNack, StreamWelcome
 from runlane.transport.records import Record
@@ -27,6 +30,8 @@ from runlane.transport.wire import KIND_NUMBER, STEP, Frame, Section, decode_con
 
 SOCKET_HWM = 64
 BYE_S = 0.2
+LOOK_S = 0.5
+ABANDONED_S = 5.0
 
 
 class Sealed(NamedTuple):
@@ -77,11 +82,11 @@ class Outbox:
         self._settings = settings
         self._on_tick = on_tick
         self._on_room = on_room
-        self._sealed: deque[Sealed] = deque()
-        # Two counts that only rise, each with one writer: a difference that both threads wrote could lose an update.
-        self._put_bytes = 0
-        self._taken_bytes = 0
+        # Filled by the owner under its lock, emptied by the thread: both ends of a deque need no lock.
+        self.sealed: deque[Sealed] = deque()
         self._deadline_s: float | None = None
+        self._next_look_s = 0.0
+        self._alone_since_s: float | None = None
         self._ended = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -91,13 +96,6 @@ class Outbox:
     def start(self) -> None:
         """Begin to send."""
         self._thread.start()
-
-    def put(self, sealed: Sealed, *, is_urgent: bool) -> None:
-        """Hand over a sealed batch; the caller checked `is_full`."""
-        self._put_bytes += len(sealed.step_body)
-        self._sealed.append(sealed)
-        if is_urgent:
-            self._wake()
 
     def announce(self, info: StreamInfo) -> None:
         """The stream has new step schemas; takes effect before the next batch is sent."""
@@ -111,7 +109,27 @@ class Outbox:
     @property
     def held_bytes(self) -> int:
         """Bytes put and not yet committed."""
-        return self.window.size_bytes + self._put_bytes - self._taken_bytes
+        return self.window.size_bytes + sum(len(sealed.step_body) for sealed in list(self.sealed))
+
+    def is_abandoned(self, now_s: float) -> bool:
+        """Whether there has been neither proxy nor supervisor for a while, so that no room will be made.
+
+        A restart takes them away for a moment only. Asked while training waits, so it looks twice a second.
+        """
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_S
+            if self._has_graph():
+                self._alone_since_s = None
+            elif self._alone_since_s is None:
+                self._alone_since_s = now_s
+        return self._alone_since_s is not None and now_s - self._alone_since_s > ABANDONED_S
+
+    def _has_graph(self) -> bool:
+        if not self._endpoint.startswith("ipc://"):
+            return True
+        path = Path(self._endpoint.removeprefix("ipc://"))
+        roles = (path.name.removesuffix(SOCKET_SUFFIX), SUPERVISOR)
+        return any(is_role_alive(path.parent, role) for role in roles)
 
     @property
     def has_ended(self) -> bool:
@@ -121,16 +139,17 @@ class Outbox:
     @property
     def pending_records(self) -> int:
         """Records put and not yet committed."""
-        return self.window.pending_records + sum(sealed.record_count for sealed in list(self._sealed))
+        return self.window.pending_records + sum(sealed.record_count for sealed in list(self.sealed))
 
     def close(self, deadline_s: float) -> bool:
         """Send the rest and wait for its acks at most until `deadline_s` (monotonic); True when all is acked."""
         self._deadline_s = deadline_s
-        self._wake()
+        self.wake()
         self._ended.wait(max(0.0, deadline_s - time.monotonic()) + 1.0)
         return not self.pending_records
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the thread look at `sealed` now."""
         try:
             os.write(self._wake_write, b"!")
         except (BlockingIOError, OSError):  # full: the thread is about to look anyway; closed: it has ended
@@ -170,11 +189,10 @@ class Outbox:
     def _turn(self) -> None:
         before = self.window.oldest_seq
         self._read_answers()
-        while self._sealed:
-            sealed = self._sealed[0]
+        while self.sealed:
+            sealed = self.sealed[0]
             self.window.append(encode(self.stream, sealed))
-            self._taken_bytes += len(sealed.step_body)
-            self._sealed.popleft()
+            self.sealed.popleft()
         self.sender.pump(time.monotonic())
         if self.window.oldest_seq != before:
             self._on_room()
@@ -182,7 +200,7 @@ class Outbox:
     def _is_over(self) -> bool:
         if self._deadline_s is None:
             return False
-        if not self._sealed and not self.window.pending_records:
+        if not self.sealed and not self.window.pending_records:
             # All is committed. The goodbye only spares the proxy a look at our pid, so it is not waited for long.
             self._deadline_s = min(self._deadline_s, time.monotonic() + BYE_S)
             if self.sender.say_bye():

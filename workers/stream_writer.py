@@ -100,8 +100,8 @@ class StreamWriter:
             self._is_wait_logged = True
             log_event(log_ids.WORKER_BLOCKED, worker=self.info.worker, bytes=self._outbox.held_bytes)
         while self._outbox.is_full and time.monotonic() < self._wait_until_s:
-            if not is_block or self._outbox.has_ended:  # nobody is left who could make room
-                break
+            if not is_block or self._outbox.has_ended or self._outbox.is_abandoned(time.monotonic()):
+                break  # nobody is left who could make room: training goes on, and the loss is counted
             self._room.wait(0.1)
         if self._outbox.is_full:
             if not self.dropped:
@@ -119,9 +119,8 @@ class StreamWriter:
     def _seal(self) -> None:
         """Hand the batch over, whatever it holds."""
         is_full = self._batch.is_full
-        sealed = self._batch.take()
-        if sealed is not None:
-            self._outbox.put(sealed, is_urgent=is_full)
+        if self._batch.take(self._outbox.sealed) and is_full:
+            self._outbox.wake()
 
     def _seal_rest(self) -> None:
         """The last batches of a stream that is being closed."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from runlane.actors.topology import settings_environment
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
@@ -28,9 +29,9 @@ class CommandError(GraphError):
 
     exit_code = 127
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, problem: str = "no such command, or not executable") -> None:
         """Name the command and what to look at."""
-        super().__init__(f"{command}: no such command, or not executable; check its path or your environment")
+        super().__init__(f"{command}: {problem}; check its path, its first line and your environment")
 
 
 class GraphProcess:
@@ -87,6 +88,17 @@ class GraphProcess:
             self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
+    def has_ended(self, timeout_s: float) -> bool:
+        """Whether the graph is gone, after waiting at most `timeout_s` for it."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        self.wait()
+        return True
+
     def wait(self) -> int:
         """Wait for a stop that is under way; returns the supervisor's exit code."""
         if self._process is None:
@@ -120,33 +132,41 @@ def run_command(
     if shutil.which(command[0]) is None:
         raise CommandError(command[0])
     with GraphClient(settings) as client:
-        graph = _join_graph(client, settings_arguments, settings)
-        started = client.start_worker(worker, new_run_id(time.time_ns()), run_name)
-        code = _run_foreground(command, started, run_name, settings)
-        is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
-        if graph is not None and not _has_other_workers(client):
-            graph.wait()
+        graph, started = _join_graph(client, settings_arguments, settings, worker, run_name)
+        code, is_drained = 1, False
+        try:
+            code = _run_foreground(command, started, run_name, settings_environment(settings, settings_arguments))
+        finally:
+            is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
+        while graph is not None and not graph.has_ended(0.1) and not _has_other_workers(client):
+            pass  # it stops by itself; or another command uses it now, and it will stop after that one
     return code, started.run, is_drained
 
 
-def _join_graph(client: GraphClient, settings_arguments: list[str], settings: Settings) -> GraphProcess | None:
-    """Wait for the graph that is there, or start one: that one is returned. Another command may do so right now."""
+def _join_graph(
+    client: GraphClient, settings_arguments: list[str], settings: Settings, worker: str, run_name: str
+) -> tuple[GraphProcess | None, WorkerStarted]:
+    """Get a proxy from the graph that is there, or from one started now: that one is returned, too.
+
+    Another command may start or end a graph at the same moment; then look again.
+    """
     deadline_s = time.monotonic() + START_S
-    while time.monotonic() < deadline_s:
+    graph: GraphProcess | None = None
+    while True:
         status = client.status()
-        if status is None:
-            graph = GraphProcess(settings_arguments, settings)
-            try:
+        try:
+            if status is None:
+                graph = GraphProcess(settings_arguments, settings)
                 graph.start(until_idle=True)
-            except GraphError:
-                if client.status() is None:
-                    raise
-            else:
-                return graph
-        elif status.state == "running":
-            return None
+            if status is None or status.state == "running":
+                return graph, client.start_worker(worker, new_run_id(time.time_ns()), run_name)
+        except GraphError:
+            if (client.status() is None and status is None) or time.monotonic() > deadline_s:
+                raise
+            graph = None
+        if time.monotonic() > deadline_s:
+            raise GraphError(f"the graph of {settings.data_dir} neither starts nor stops; look at its logs")
         time.sleep(0.05)  # it is starting, or stopping after its last worker
-    raise GraphError(f"the graph of {settings.data_dir} neither starts nor stops; look at its logs")
 
 
 def _has_other_workers(client: GraphClient) -> bool:
@@ -157,18 +177,23 @@ def _has_other_workers(client: GraphClient) -> bool:
     )
 
 
-def _run_foreground(command: list[str], started: WorkerStarted, run_name: str, settings: Settings) -> int:
+def _run_foreground(
+    command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str]
+) -> int:
     """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
     environment = {
         **os.environ,
+        **settings_variables,
         names.ENV_RUN: started.run,
         names.ENV_RUN_NAME: run_name,
         names.ENV_WORKER_NAME: started.worker,
         names.ENV_PROXY: started.endpoint,
         names.ENV_COMMAND: shlex.join(command),
-        "RUNLANE_DATA_DIR": str(data_dir_of(settings)),
     }
-    process = subprocess.Popen(command, env=environment)
+    try:
+        process = subprocess.Popen(command, env=environment)
+    except OSError as error:  # found, and yet no program: a script without its first line, another machine's
+        raise CommandError(command[0], error.strerror or "cannot be started") from None
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)

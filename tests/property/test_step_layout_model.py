@@ -1,5 +1,6 @@
 """Any numeric action and observation comes out of the columns as it went into the row."""
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,13 @@ dtypes = (
 )  # fmt: skip
 arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=1, max_dims=3, max_side=4))
 values = st.none() | scalars | arrays
+
+
+def _taken(builder: BatchBuilder) -> Sealed | None:
+    """The batch as an outbox gets it."""
+    outbox: deque[Sealed] = deque()
+    assert builder.take(outbox) is bool(outbox)
+    return outbox.popleft() if outbox else None
 
 
 def _expected(value: Any) -> Any:
@@ -66,7 +74,7 @@ def test_a_row_round_trips(action: Any, observation: Any, reward: float, t_ns: i
     for seq in (1, 2, 3):
         assert builder.write_row((seq, t_ns, episode, 5, 6, flags, reward), action, observation)
         builder.keep_row(layout.row_bytes)
-    sealed = builder.take()
+    sealed = _taken(builder)
     assert sealed is not None
     columns = _columns(sealed, layout.schema)
     assert columns["seq"].tolist() == [1, 2, 3]
@@ -113,7 +121,7 @@ def test_a_row_is_refused_or_kept_without_loss(first: Any, later: Any) -> None:
     if not builder.write_row((1, 0, 1, 1, 0, 0, 0.0), later, None):
         return
     builder.keep_row(layout.row_bytes)
-    sealed = builder.take()
+    sealed = _taken(builder)
     assert sealed is not None
     columns = _columns(sealed, layout.schema)
     if later is None:

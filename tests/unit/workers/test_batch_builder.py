@@ -1,5 +1,6 @@
 """BatchBuilder: seqs in order, at most `limit` records, rows of one layout."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,15 @@ import pytest
 
 from runlane.transport.records import LogRecord, Record
 from runlane.workers.batch_builder import MAX_SCHEMAS, MAX_STEP_BYTES, BatchBuilder
+from runlane.workers.outbox import Sealed
 from runlane.workers.step_layout import StepLayout, VectorLayout
+
+
+def _taken(builder: BatchBuilder) -> Sealed | None:
+    """The batch as an outbox gets it."""
+    outbox: deque[Sealed] = deque()
+    assert builder.take(outbox) is bool(outbox)
+    return outbox.popleft() if outbox else None
 
 
 def _log(text: str) -> Callable[[int], Record]:
@@ -39,7 +48,7 @@ def test_records_and_rows_share_one_count() -> None:
     builder.append("log", _log("a"))
     assert _step(builder)
     builder.append("log", _log("b"))
-    sealed = builder.take()
+    sealed = _taken(builder)
     assert sealed is not None
     assert (sealed.first_seq, sealed.record_count, sealed.rows) == (1, 3, 1)
     assert [record.seq for record in sealed.records["log"]] == [1, 3]
@@ -51,9 +60,9 @@ def test_the_next_batch_goes_on_where_the_last_one_ended() -> None:
     builder = _builder()
     for _ in range(3):
         _step(builder)
-    first = builder.take()
+    first = _taken(builder)
     builder.append("log", _log("a"))
-    second = builder.take()
+    second = _taken(builder)
     assert first is not None
     assert second is not None
     assert (first.first_seq, first.record_count) == (1, 3)
@@ -64,10 +73,10 @@ def test_the_next_batch_goes_on_where_the_last_one_ended() -> None:
 def test_an_empty_batch_is_not_taken() -> None:
     """Nothing is sent where nothing is."""
     builder = _builder()
-    assert builder.take() is None
+    assert _taken(builder) is None
     _step(builder)
-    builder.take()
-    assert builder.take() is None
+    _taken(builder)
+    assert _taken(builder) is None
 
 
 def test_a_batch_is_full_at_its_limit() -> None:
@@ -78,7 +87,7 @@ def test_a_batch_is_full_at_its_limit() -> None:
     assert not builder.is_full
     _step(builder)
     assert (builder.is_full, builder.count) == (True, 3)
-    builder.take()
+    _taken(builder)
     assert (builder.is_full, builder.count) == (False, 0)
 
 
@@ -86,17 +95,17 @@ def test_a_limit_of_zero_is_full_from_the_start() -> None:
     """So a forked child's first record is noticed."""
     builder = BatchBuilder(0)
     assert (builder.is_full, builder.count) == (True, 0)
-    assert builder.take() is None
+    assert _taken(builder) is None
 
 
 def test_an_ended_builder_is_full_for_good() -> None:
     """A closed session takes nothing more; what it gave keeps its count."""
     builder = _builder()
     _step(builder)
-    builder.take()
+    _taken(builder)
     builder.end()
     assert (builder.is_full, builder.count, builder.seq) == (True, 0, 1)
-    assert builder.take() is None
+    assert _taken(builder) is None
 
 
 def test_a_row_that_does_not_fit_moves_nothing() -> None:
@@ -107,7 +116,7 @@ def test_a_row_that_does_not_fit_moves_nothing() -> None:
     assert not _step(builder, np.zeros(2))
     assert (builder.seq, builder.rows) == (1, 1)
     assert _step(builder, 2)
-    sealed = builder.take()
+    sealed = _taken(builder)
     assert sealed is not None
     assert [sealed.step_body[offset] for offset in (0, len(sealed.step_body) // 2)] == [1, 2]
 
@@ -134,7 +143,7 @@ def test_a_layout_is_announced_once() -> None:
     assert builder.use(StepLayout(2, 7, None)) is False
     assert [schema.schema_id for schema in builder.schemas] == [0, 1]
     _step(builder)
-    sealed = builder.take()
+    sealed = _taken(builder)
     assert sealed is not None
     assert sealed.schema_id == 0
 
@@ -165,4 +174,4 @@ def test_a_record_that_cannot_be_made_takes_no_seq() -> None:
     builder = _builder()
     with pytest.raises(ZeroDivisionError):
         builder.append("log", _impossible)
-    assert (builder.seq, builder.count, builder.take()) == (0, 0, None)
+    assert (builder.seq, builder.count, _taken(builder)) == (0, 0, None)

@@ -293,6 +293,24 @@ def test_an_episode_can_be_ended_by_hand(rig: SessionRig) -> None:
     assert rig.records(EpisodeRecord)[0].info == {"why": "bored"}
 
 
+@pytest.mark.parametrize("is_vector", [False, True])
+def test_an_episode_lasts_from_its_first_step_to_its_end(
+    rig: SessionRig, monkeypatch: pytest.MonkeyPatch, is_vector: bool
+) -> None:
+    """In seconds of the worker's clock; the next episode begins with its own first step."""
+    now_ns = [0]
+    monkeypatch.setattr("runlane.workers.session._time_ns", lambda: now_ns[0])
+    session = rig.session()
+    for second, is_end in ((10, False), (12, False), (15, True), (100, False), (101, True)):
+        now_ns[0] = second * 1_000_000_000
+        if is_vector:
+            session.step_vector([0], [1.0], [is_end], [False])
+        else:
+            session.step(0, 1.0, is_end)
+    session.close()
+    assert [record.duration_s for record in rig.records(EpisodeRecord)] == [5.0, 1.0]
+
+
 def test_a_reset_row_ends_nothing_and_counts_for_nothing(rig: SessionRig) -> None:
     """Some environments repeat the end on the reset step: no second episode comes of it."""
     session = rig.session()

@@ -12,8 +12,10 @@ import pytest
 from unit.workers.session_rig import SessionRig
 
 from runlane.config.settings import Settings
+from runlane.transport.messages import StreamAck
 from runlane.transport.records import DropRecord, EpisodeRecord, LogRecord, MetricRecord, RunRecord
 from runlane.transport.testing import make_info
+from runlane.transport.wire import encode_control
 from runlane.workers.session import WorkerSession
 
 OUTBOX_BYTES = 1 << 18
@@ -200,6 +202,19 @@ def test_a_session_survives_garbage_from_its_proxy(rig: SessionRig) -> None:
     session.step(0, 1.0)
     assert session.close() is True
     assert len(rig.steps()) == 1
+
+
+def test_an_ack_for_another_stream_frees_nothing(rig: SessionRig) -> None:
+    """Only what its own receiver has committed is forgotten."""
+    rig.receiver.is_acking = False
+    session = rig.session()
+    rig.wait(lambda: rig.received() == 1)
+    session.step(0, 1.0)
+    rig.wait(lambda: rig.received() == 2)
+    rig.receiver.send_to_all(encode_control(StreamAck(stream=make_info().stream, seq=1_000)))
+    rig.receiver.send_to_all(encode_control(StreamAck(stream=session.info.stream, seq=1)))
+    rig.wait(lambda: session.statistics()["acked"] > 0)
+    assert session.statistics()["acked"] == 1
 
 
 # ---- full ------------------------------------------------------------------------------------------------
