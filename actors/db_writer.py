@@ -25,6 +25,8 @@ from runlane.transport.subscriber_link import SubscriberLink
 from runlane.transport.wire import STEP, BatchHeader, Delivery, Frame, Section
 
 RETRY_S = 0.5
+# What decoding a stranger's records may raise. One bad section must not stop the durable path of all others.
+_UNREADABLE = (WireError, RecursionError, OverflowError, ValueError, TypeError)
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ class DbWriterActor:
             due_s = max(self.settings.db_writer.commit_ms / 1000 - age_s, self._retry_at_s - self.clock.monotonic_s())
             timeout_s = min(timeout_s, max(0.0, due_s))
         if not self._take():
-            self._link.wait(timeout_s)
+            self._link.wait(timeout_s, for_data=self._pending_rows < self.settings.db_writer.commit_rows)
             self._take()
         if self._is_due():
             self._commit()
@@ -202,7 +204,7 @@ class DbWriterActor:
         try:
             kind = KINDS[section.kind - 1]
             self._store.insert_records(stream.number, kind, decode_records(body, section))
-        except WireError as error:
+        except _UNREADABLE as error:
             self._reject(stream, header, section, error)
 
     def _store_step_run(self) -> None:
@@ -215,11 +217,11 @@ class DbWriterActor:
         whole = Section(STEP, run.schema_id, records, sum(map(len, bodies)))
         try:
             self._store.insert_steps(run.stream.number, self._schema(run), b"".join(bodies), whole)
-        except WireError:
+        except _UNREADABLE:
             for header, section, body in run.parts:
                 try:
                     self._store.insert_steps(run.stream.number, self._schema(run), body, section)
-                except WireError as error:
+                except _UNREADABLE as error:
                     self._reject(run.stream, header, section, error)
 
     def _schema(self, run: _StepRun) -> StepSchema:
@@ -228,7 +230,7 @@ class DbWriterActor:
                 return schema
         raise WireError("schema", f"no schema {run.schema_id} was announced")
 
-    def _reject(self, stream: _OpenStream, header: BatchHeader, section: Section, error: WireError) -> None:
+    def _reject(self, stream: _OpenStream, header: BatchHeader, section: Section, error: Exception) -> None:
         """Note records that came and cannot be read: the durable path must not stop at one bad batch."""
         self._rejected += 1
         log_event(log_ids.DURABLE_REJECTED, stream=stream.info.stream, first_seq=header.first_seq, error=error)

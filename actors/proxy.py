@@ -260,7 +260,7 @@ class ProxyActor:
             sent_seq=hello.sent_seq,
         )
         self._answer(peer, welcome)
-        self._answer(peer, StreamAck(stream=hello.info.stream, seq=relay.sender.window.oldest_seq - 1))
+        self._answer(peer, StreamAck(stream=hello.info.stream, seq=max(0, relay.sender.window.oldest_seq - 1)))
 
     def _open(self, info: StreamInfo, oldest_seq: int, peer: bytes) -> Relay:
         window = AckWindow(self.settings.proxy.outbox_bytes, oldest_seq)

@@ -190,11 +190,13 @@ class RunBus:
 
 
 def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int]) -> Entry:
+    frames = [head, *(bodies[index] for index in wanted)]
     return Entry(
         stream=header.stream,
         last_seq=header.last_seq,
         records=sum(header.sections[index].records for index in wanted),
         section_bits=sum(1 << index for index in wanted),
-        frames=[head, *(bodies[index] for index in wanted)],
+        frames=frames,
+        size_bytes=sum(map(len, frames)),
         key=(header.stream, header.sections[wanted[0]].kind if wanted else 0),
     )

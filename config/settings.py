@@ -18,7 +18,7 @@ MAX_BATCH_RECORDS = 256
 Overflow = Literal["block", "drop_oldest", "drop_newest", "latest"]
 Restart = Literal["permanent", "transient", "temporary"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 

@@ -1,11 +1,11 @@
 """What the command line prints: runs, the state of a graph, rows of a query. Rich tables, plain without a terminal."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from runlane.transport.messages import Status
@@ -21,7 +21,7 @@ def console() -> Console:
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print the rows of a query."""
-    table = Table(*columns)
+    table = Table(*map(escape, columns))
     for row in rows:
         table.add_row(*map(cell, row))
     console().print(table)
@@ -34,8 +34,12 @@ def cell(value: Any) -> str:
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
     if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else str(value)
-    return str(value).replace("[", r"\[")
+        return repr(value)
+    return escape(str(value))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else cell(value)
 
 
 def print_runs(runs: Sequence[dict[str, Any]]) -> None:
@@ -45,12 +49,12 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
     )
     for run in runs:
         table.add_row(
-            str(run["run"]),
-            str(run["name"]),
-            str(run["state"]),
+            cell(run["run"]),
+            cell(run["name"]),
+            cell(run["state"]),
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started_ns"] / 1e9)),
             _duration(run["started_ns"], run["ended_ns"]),
-            *(cell(run[key]) for key in ("workers", "steps", "episodes", "mean_return", "drops")),
+            *(_short(run[key]) for key in ("workers", "steps", "episodes", "mean_return", "drops")),
         )
     console().print(table)
     if not runs:
@@ -65,9 +69,8 @@ def _duration(started_ns: int, ended_ns: int | None) -> str:
 def print_status(status: Status) -> None:
     """Print a graph: its processes, then every subscriber's account."""
     out = console()
-    out.print(
-        f"graph {status.state}, supervisor pid {status.pid}, up {status.uptime_s:.0f} s, data in {status.data_dir}"
-    )
+    where = escape(status.data_dir)
+    out.print(f"graph {status.state}, supervisor pid {status.pid}, up {status.uptime_s:.0f} s, data in {where}")
     table = Table("process", "kind", "state", "pid", "restarts", "heartbeat", "figures")
     for child in status.children:
         age = "-" if child.heartbeat_age_s is None else f"{child.heartbeat_age_s:.1f} s ago"
@@ -104,4 +107,4 @@ def _figures(statistics: dict[str, Any]) -> str:
         for key, value in statistics.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    return ", ".join(f"{key} {cell(value)}" for key, value in list(plain.items())[:5])
+    return ", ".join(f"{key} {_short(value)}" for key, value in list(plain.items())[:5])

@@ -17,11 +17,23 @@ from types import TracebackType
 from typing import Self
 
 from runlane.config.errors import EndpointError
-from runlane.config.names import CONTROL_SOCKET, INGRESS_SOCKET, LOCK_SUFFIX, SOCKET_SUFFIX, SUPERVISOR_SOCKET
+from runlane.config.names import (
+    CONTROL_SOCKET,
+    DB_WRITER,
+    INGRESS_SOCKET,
+    LOCK_SUFFIX,
+    PROXY_PREFIX,
+    ROUTER,
+    SOCKET_SUFFIX,
+    SUPERVISOR,
+    SUPERVISOR_SOCKET,
+)
 from runlane.config.settings import Settings
 
 MAX_IPC_PATH = 107
 SWEEP_PATIENCE_S = 0.5
+MAX_LOCK_BYTES = 32
+_ROLES = (SUPERVISOR, ROUTER, DB_WRITER)
 _TCP_OFFSET = {SUPERVISOR_SOCKET: 0, INGRESS_SOCKET: 1, CONTROL_SOCKET: 2}
 
 
@@ -179,7 +191,7 @@ def sweep_run_dir(directory: Path) -> list[str]:
         entries = sorted(directory.iterdir())
     except FileNotFoundError:
         return removed
-    roles = {_role_of(path) for path in entries if path.suffix in (LOCK_SUFFIX, SOCKET_SUFFIX)}
+    roles = {_role_of(path) for path in entries if _is_ours(path)}
     for role in sorted(roles):
         removed += _sweep_role(directory, role, entries)
     with contextlib.suppress(OSError):  # not empty: somebody is still here
@@ -199,8 +211,31 @@ def is_role_alive(directory: Path, role: str) -> bool:
     return False
 
 
+def is_endpoint_alive(endpoint: str) -> bool:
+    """Whether the process that binds an endpoint lives. Of TCP nothing is known, so yes."""
+    if not endpoint.startswith("ipc://"):
+        return True
+    path = Path(endpoint.removeprefix("ipc://"))
+    return is_role_alive(path.parent, _role_of(path))
+
+
 def _role_of(path: Path) -> str:
     return path.name.removesuffix(LOCK_SUFFIX).removesuffix(SOCKET_SUFFIX).split("+")[0]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a lock or a socket of a role of ours: the directory may be one the user named."""
+    role = _role_of(path)
+    if role not in _ROLES and not role.startswith(PROXY_PREFIX):
+        return False
+    try:
+        found = path.lstat()
+        if path.suffix == SOCKET_SUFFIX:
+            return stat.S_ISSOCK(found.st_mode)
+        is_lock = path.suffix == LOCK_SUFFIX and stat.S_ISREG(found.st_mode) and found.st_size <= MAX_LOCK_BYTES
+        return is_lock and path.read_bytes().strip(b"0123456789\n") == b""
+    except OSError:
+        return False
 
 
 def _sweep_role(directory: Path, role: str, entries: list[Path]) -> list[str]:
@@ -212,7 +247,7 @@ def _sweep_role(directory: Path, role: str, entries: list[Path]) -> list[str]:
     try:
         if not _is_same_file(fd, lock):
             return []
-        dead = [path for path in entries if path.suffix == SOCKET_SUFFIX and _role_of(path) == role]
+        dead = [path for path in entries if _is_ours(path) and path != lock and _role_of(path) == role]
         for path in dead:
             path.unlink(missing_ok=True)
         lock.unlink(missing_ok=True)

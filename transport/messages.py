@@ -63,7 +63,7 @@ class StreamHello(_Message, frozen=True, kw_only=True, tag="stream_hello"):
     """
 
     info: StreamInfo
-    oldest_seq: Seq
+    oldest_seq: Annotated[int, msgspec.Meta(ge=1, le=(1 << 40) - 1)]
     sent_seq: Seq
 
 

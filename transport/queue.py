@@ -25,6 +25,7 @@ class Entry:
     section_bits: int
     frames: list[Frame]
     key: tuple[bytes, int]
+    size_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -56,6 +57,10 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     window: int
 
 
+# Large observations fill memory long before they fill a queue of records. Beyond this the same rule applies.
+MAX_QUEUE_BYTES = 64 << 20
+
+
 class SubscriberQueue:
     """One subscriber's bounded queue and the batches under way to it."""
 
@@ -64,6 +69,7 @@ class SubscriberQueue:
         self.policy = policy
         self.window = window
         self.depth = 0
+        self.size_bytes = 0
         self.peak = 0
         self.in_flight_records = 0
         self.accounts: dict[bytes, Account] = {}
@@ -89,24 +95,35 @@ class SubscriberQueue:
     def _replace(self, entry: Entry) -> int:
         before = self._newest.get(entry.key)
         self._newest[entry.key] = entry
-        self.depth += entry.records
+        self._hold(entry)
         return self._drop(before, "superseded") if before is not None else 0
 
     def _enqueue(self, entry: Entry) -> int:
         dropped = 0
-        limit = self.policy.max_records
-        if self.policy.overflow == "drop_newest" and self.depth + entry.records > limit:
-            self.depth += entry.records
+        if self.policy.overflow == "drop_newest" and not self._has_room_for(entry):
+            self._hold(entry)
             return self._drop(entry, "drop_newest")
-        while self.policy.overflow == "drop_oldest" and self._waiting and self.depth + entry.records > limit:
+        while self.policy.overflow == "drop_oldest" and self._waiting and not self._has_room_for(entry):
             dropped += self._drop(self._waiting.popleft(), "drop_oldest")
         self._waiting.append(entry)
-        self.depth += entry.records
+        self._hold(entry)
         return dropped
+
+    def _has_room_for(self, entry: Entry) -> bool:
+        fits = not self._waiting or self.size_bytes + entry.size_bytes <= MAX_QUEUE_BYTES
+        return fits and self.depth + entry.records <= self.policy.max_records
+
+    def _hold(self, entry: Entry) -> None:
+        self.depth += entry.records
+        self.size_bytes += entry.size_bytes
+
+    def _let_go(self, entry: Entry) -> None:
+        self.depth -= entry.records
+        self.size_bytes -= entry.size_bytes
 
     def _drop(self, entry: Entry, reason: str) -> int:
         """Count an entry that is in `depth` as dropped."""
-        self.depth -= entry.records
+        self._let_go(entry)
         dropped = self.accounts[entry.stream].dropped
         dropped[reason] = dropped.get(reason, 0) + entry.records
         return entry.records
@@ -118,7 +135,9 @@ class SubscriberQueue:
         Entries count, too: one that a filter left empty has no records, and still waits in memory.
         """
         return self.policy.overflow == "block" and (
-            self.depth + MAX_BATCH_RECORDS > self.policy.max_records or len(self._waiting) >= self.policy.max_records
+            self.depth + MAX_BATCH_RECORDS > self.policy.max_records
+            or len(self._waiting) >= self.policy.max_records
+            or self.size_bytes >= MAX_QUEUE_BYTES
         )
 
     # ---- out ----
@@ -145,7 +164,7 @@ class SubscriberQueue:
         else:
             self._waiting.popleft()
         self._number += 1
-        self.depth -= entry.records
+        self._let_go(entry)
         self.in_flight_records += entry.records
         self._under_way.append((self._number, entry))
 
@@ -171,16 +190,16 @@ class SubscriberQueue:
         records = self.in_flight_records
         for _, entry in reversed(self._under_way):
             self._waiting.appendleft(entry)
+            self._hold(entry)
         self._under_way.clear()
-        self.depth += records
         self.in_flight_records = 0
         return records
 
     def drop_in_flight(self, reason: str) -> int:
         """Count what was under way as dropped: nobody can say whether it was read."""
         records = self.in_flight_records
-        self.depth += records
         for _, entry in self._under_way:
+            self._hold(entry)
             self._drop(entry, reason)
         self._under_way.clear()
         self.in_flight_records = 0

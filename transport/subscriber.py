@@ -139,9 +139,10 @@ class Subscriber:
         """Whether a router has welcomed us."""
         return self._link.is_joined
 
-    def close(self) -> None:
-        """Leave: what still waits for us counts as dropped, reason `subscriber_left`."""
-        self._echo()
+    def close(self, *, is_consumed: bool = True) -> None:
+        """Leave: what still waits for us counts as dropped, reason `subscriber_left`; so does what failed here."""
+        if is_consumed:
+            self._echo()
         self._link.close()
 
     def __enter__(self) -> Self:
@@ -150,4 +151,4 @@ class Subscriber:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(is_consumed=error is None)

@@ -76,6 +76,8 @@ class SubscriberLink:
             self._context, endpoint_of(settings, CONTROL_SOCKET), 8, settings.transport
         )
         self._poller.register(self._control, zmq.POLLIN)
+        self._control_poller = zmq.Poller()
+        self._control_poller.register(self._control, zmq.POLLIN)
         self._data: Socket | None = None
         self._is_joined = False
         self._has_said_hello = False
@@ -91,14 +93,14 @@ class SubscriberLink:
         """Let a file descriptor end `wait` early, too."""
         self._poller.register(thing, zmq.POLLIN)
 
-    def wait(self, timeout_s: float) -> None:
-        """Keep hello and lease going, then wait for a delivery at most `timeout_s`.
+    def wait(self, timeout_s: float, *, for_data: bool = True) -> None:
+        """Keep hello and lease going, then wait for a delivery at most `timeout_s`; or only wait.
 
         Raises `SubscriberRefusedError` when the router refuses for good.
         """
         self._speak()
         until_word_s = max(0.0, self._next_word_s - self._clock.monotonic_s())
-        ready = poll_events(self._poller, min(timeout_s, until_word_s))
+        ready = poll_events(self._poller if for_data else self._control_poller, min(timeout_s, until_word_s))
         if self._control in ready:
             self._listen()
 

@@ -138,8 +138,11 @@ def is_control(frame: Frame) -> bool:
 
 
 def encode_control(message: ControlMessage) -> bytes:
-    """Encode one control message into one frame."""
-    return _CONTROL_PREFIX + pack(msgspec.to_builtins(message))
+    """Encode one control message into one frame; raises `WireError` for figures nested beyond all reason."""
+    try:
+        return _CONTROL_PREFIX + pack(msgspec.to_builtins(message))
+    except RecursionError:
+        raise WireError("depth", f"{type(message).__name__} is nested too deep") from None
 
 
 def decode_control(frame: Frame) -> ControlMessage:

@@ -13,6 +13,7 @@ from runlane.config import log_ids, names
 from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings, check_name
+from runlane.transport.endpoint import is_endpoint_alive
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id, new_stream_id
 from runlane.transport.log import log_event
@@ -52,20 +53,21 @@ def attach(
     name: str | None = None,
     *,
     worker: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Any = None,
     settings: Settings | None = None,
 ) -> Session:
     """Connect this process to its run and return the session to record with.
 
     Under `runlane run` or a supervisor the environment says where; otherwise the graph running for the current
     directory is asked for a proxy. With neither, one warning is printed and the session does nothing: telemetry
-    never stops training. `name` is the run's readable name, `config` its hyper-parameters.
+    never stops training. `name` is the run's readable name; `config` its hyper-parameters, a mapping or an object
+    like `argparse.Namespace`. Called again, as for each sub-environment, it opens another stream of the same run.
     """
     if os.environ.get(names.ENV_DISABLED) == "1":
         return DetachedSession()
     try:
         chosen = settings or load()
-        started = _from_environment(worker) or _ask(chosen, worker, name)
+        started = _from_environment(worker) or _ask_once(chosen, worker, name)
     except (RunlaneError, OSError) as error:
         log_event(log_ids.WORKER_DETACHED, reason=str(error))
         return DetachedSession()
@@ -103,6 +105,19 @@ def _from_environment(worker: str | None) -> WorkerStarted | None:
     return WorkerStarted(worker=chosen, run=run, endpoint=endpoint)
 
 
+_answers: dict[tuple[int, str], WorkerStarted] = {}
+
+
+def _ask_once(settings: Settings, worker: str | None, name: str | None) -> WorkerStarted:
+    """One proxy and one run per process, while that proxy lives: not one for each sub-environment."""
+    key = (os.getpid(), worker or "")
+    known = _answers.get(key)
+    if known is not None and is_endpoint_alive(known.endpoint):
+        return known
+    started = _answers[key] = _ask(settings, worker, name)
+    return started
+
+
 def _ask(settings: Settings, worker: str | None, name: str | None) -> WorkerStarted:
     """Ask the supervisor of a running graph for a proxy; raises `RunlaneError` saying how to start one."""
     chosen = worker or script_name()
@@ -110,7 +125,7 @@ def _ask(settings: Settings, worker: str | None, name: str | None) -> WorkerStar
     run = os.environ.get(names.ENV_RUN) or new_run_id(time.time_ns())
     try:
         with GraphClient(settings) as client:
-            return client.start_worker(chosen, run, name or "", ASK_S)
+            return client.start_worker(chosen, run, _readable(name or ""), ASK_S)
     except GraphError as error:
         raise GraphError(f"{error}. Or start this script with: runlane run -- python {sys.argv[0]}") from None
 
@@ -122,7 +137,7 @@ def _directory() -> str:
         return ""
 
 
-def _facts(config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _facts(config: Any) -> dict[str, Any]:
     versions = {
         module: str(getattr(sys.modules[module], "__version__", "?"))
         for module in _VERSIONS_OF
@@ -130,10 +145,17 @@ def _facts(config: Mapping[str, Any] | None) -> dict[str, Any]:
     }
     return {
         "command": short_text(os.environ.get(names.ENV_COMMAND) or " ".join(sys.argv)),
-        "config": plain_map(config or {}, MAX_FACTS_BYTES),
+        "config": plain_map(_mapping(config), MAX_FACTS_BYTES),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "directory": _directory(),
         "python": sys.version.split()[0],
         "versions": {"runlane": runlane.__version__, **versions},
     }
+
+
+def _mapping(config: Any) -> Mapping[str, Any]:
+    """A config as a mapping: also `argparse.Namespace`, a dataclass or any object with attributes."""
+    if config is None or isinstance(config, Mapping):
+        return config or {}
+    return vars(config) if hasattr(config, "__dict__") else {"config": str(config)}

@@ -17,10 +17,10 @@ import zmq
 
 from runlane.config import log_ids
 from runlane.config.errors import WireError
-from runlane.config.names import SOCKET_SUFFIX, SUPERVISOR
+from runlane.config.names import SUPERVISOR
 from runlane.config.settings import Settings
 from runlane.transport.ack import AckWindow, Batch
-from runlane.transport.endpoint import is_role_alive
+from runlane.transport.endpoint import is_endpoint_alive, is_role_alive
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamAck, StreamInfo, StreamNack, StreamWelcome
 from runlane.transport.records import Record
@@ -125,11 +125,8 @@ class Outbox:
         return self._alone_since_s is not None and now_s - self._alone_since_s > ABANDONED_S
 
     def _has_graph(self) -> bool:
-        if not self._endpoint.startswith("ipc://"):
-            return True
-        path = Path(self._endpoint.removeprefix("ipc://"))
-        roles = (path.name.removesuffix(SOCKET_SUFFIX), SUPERVISOR)
-        return any(is_role_alive(path.parent, role) for role in roles)
+        directory = Path(self._endpoint.removeprefix("ipc://")).parent
+        return is_endpoint_alive(self._endpoint) or is_role_alive(directory, SUPERVISOR)
 
     @property
     def has_ended(self) -> bool:

@@ -11,6 +11,7 @@ MAX_TEXT_CHARACTERS = 8_192  # four bytes each at the most
 MAX_MAP_BYTES = 32_768
 MAX_FACTS_BYTES = 1 << 20
 MAX_NAME_CHARACTERS = 256
+MAX_DEPTH = 32
 
 
 def plain_map(info: Mapping[str, Any], max_bytes: int = MAX_MAP_BYTES) -> dict[str, Any]:
@@ -26,21 +27,20 @@ def short_text(text: object, most: int = MAX_TEXT_CHARACTERS) -> str:
     return whole if len(whole) <= most else f"{whole[: most - 40]} ... ({len(whole)} characters)"
 
 
-def _plain_map(info: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): _plain(value) for key, value in info.items()}
+def _plain_map(info: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+    return {str(key): _plain(value, depth + 1) for key, value in info.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, str | bool | float | bytes):
         return value
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
+    if depth > MAX_DEPTH:
+        return short_text(repr(value), MAX_NAME_CHARACTERS)
     if isinstance(value, Mapping):
-        return _plain_map(value)  # pyright: ignore[reportUnknownArgumentType]
+        return _plain_map(value, depth)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in cast("list[Any]", value)]
-    return _plain_or_text(plain(value))
-
-
-def _plain_or_text(value: Any) -> Any:
-    return _plain(value) if isinstance(value, str | bool | float | int | list) else str(value)
+        return [_plain(item, depth + 1) for item in cast("list[Any]", value)]
+    found = plain(value)
+    return _plain(found, depth + 1) if isinstance(found, str | bool | float | int | list) else str(found)

@@ -50,8 +50,9 @@ class WorkerSession(StreamWriter):
     def __init__(self, info: StreamInfo, endpoint: str, settings: Settings, facts: dict[str, Any]) -> None:
         """`facts` become the run's command, config, host and versions. Use `attach()` instead of this."""
         self._failure = ""
+        self._facts = facts
         super().__init__(info, endpoint, settings)
-        self._add("run", lambda seq: RunRecord(seq, _time_ns(), "running", facts))
+        self._add("run", self._running_record)
         _SESSIONS.add(self)
         atexit.register(self._at_exit)
 
@@ -360,6 +361,17 @@ class WorkerSession(StreamWriter):
 
     # ---- ends --------------------------------------------------------------------------------------------
 
+    def _running_record(self, seq: int) -> RunRecord:
+        return RunRecord(seq, _time_ns(), "running", self._facts)
+
+    def _reopen(self) -> None:
+        """A forked child is a stream of its own, which says so. multiprocessing ends children without `atexit`."""
+        super()._reopen()
+        self._batch.append("run", self._running_record)
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util.Finalize(self, self._at_exit, exitpriority=100)
+
     def _at_exit(self) -> None:
         """The script ended without `close()`: say how, as far as the interpreter knows."""
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
@@ -368,7 +380,7 @@ class WorkerSession(StreamWriter):
         elif isinstance(error, KeyboardInterrupt):
             self.close("stopped")
         else:
-            self._failure = f"{type(error).__name__}: {error}"
+            self._failure = short_text(f"{type(error).__name__}: {error}")
             self.close("failed")
 
 

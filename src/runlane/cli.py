@@ -9,7 +9,7 @@ import typer
 
 from runlane import __version__
 from runlane.config import names
-from runlane.config.errors import GraphError, RunlaneError
+from runlane.config.errors import GraphError, RunlaneError, StoreError
 from runlane.config.load import load, shipped
 from runlane.config.settings import Settings
 
@@ -106,7 +106,11 @@ def _print_run(settings: Settings, run_id: str, is_drained: bool) -> None:
     from runlane.actors.store_reader import list_runs
     from runlane.transport.endpoint import database_of
 
-    found = [row for row in list_runs(database_of(settings)) if row.run == run_id and row.workers]
+    try:
+        found = [row for row in list_runs(database_of(settings)) if row.run == run_id and row.workers]
+    except StoreError as error:  # as when the graph, reached by TCP, keeps its database elsewhere
+        sys.stderr.write(f"runlane: run {run_id} ended; its rows cannot be read from here: {error}\n")
+        return
     for row in found:
         sys.stderr.write(
             f"runlane: run {row.run} {row.state}: {row.steps} steps, {row.episodes} episodes stored in "
@@ -231,6 +235,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"runlane: {place}{error.strerror or error}; check the path, its permissions and free space\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from runlane.transport.messages import Status, WorkerStarted
 START_S = 20.0
 DRAIN_S = 10.0
 STOP_S = 5.0
+GIVE_UP_RESTARTS = 3
 
 
 class CommandError(GraphError):
@@ -76,6 +77,11 @@ class GraphProcess:
                 status = client.status(0.5)
                 if status is not None and status.pid == self._process.pid and status.state == "running":
                     return status
+                failing = [child for child in status.children if child.restarts >= GIVE_UP_RESTARTS] if status else []
+                if failing:
+                    self.stop()
+                    causes = "\n".join(tail(log.with_name(f"{child.name}.log"), 3) for child in failing)
+                    raise GraphError(f"the graph does not start: {', '.join(c.name for c in failing)} fails:\n{causes}")
                 time.sleep(0.02)  # a question to a supervisor not yet there is answered at once
                 if self._process.poll() is not None:
                     raise GraphError(f"the graph did not start (exit code {self._process.returncode}):\n{tail(log)}")

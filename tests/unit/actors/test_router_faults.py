@@ -86,6 +86,16 @@ def test_faults_at_ingress_are_counted_and_survived(rig: RouterRig, frames: list
     _still_serves(rig)
 
 
+def test_a_batch_that_is_half_new_reaches_nobody(rig: RouterRig) -> None:
+    """Counted as an overlap; what follows in order is taken."""
+    source, subscriber = rig.source(), rig.subscriber("a", BLOCK)
+    rig.publish(source, 1, 3)
+    source.send(*make_batch(source.info, 2, step=5).frames)
+    rig.publish(source, 4, 2)
+    until(lambda: subscriber.seqs == [1, 2, 3, 4, 5], rig.turn)
+    assert rig.router.rejections.by_reason == {"overlap": 1}
+
+
 control_faults: list[tuple[list[bytes], str]] = [
     ([b""], "short"),
     ([b"garbage"], "magic"),

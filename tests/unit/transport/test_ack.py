@@ -2,6 +2,7 @@
 
 import pytest
 
+from runlane.config.errors import WireError
 from runlane.transport.ack import AckWindow, Batch, IngressGate, Verdict
 
 
@@ -138,6 +139,18 @@ def test_the_gate_lets_each_seq_through_once() -> None:
     new, duplicate, gap = Verdict.NEW, Verdict.DUPLICATE, Verdict.GAP
     assert verdicts == [new, duplicate, gap, new, new, duplicate, duplicate]
     assert (gate.expected_seq, gate.duplicates, gate.gaps) == (10, 3, 1)
+
+
+@pytest.mark.parametrize(("first_seq", "last_seq"), [(1, 4), (3, 5), (2, 9)])
+def test_a_batch_that_is_half_new_is_refused(first_seq: int, last_seq: int) -> None:
+    """A source sends a batch again as it was; taking this one would deliver some of its records twice."""
+    gate = IngressGate(1)
+    gate.accept(1, 3)
+    with pytest.raises(WireError) as caught:
+        gate.accept(first_seq, last_seq)
+    assert caught.value.reason == "overlap"
+    assert gate.expected_seq == 4
+    assert gate.accept(4, 5) is Verdict.NEW
 
 
 def test_one_gap_is_asked_for_once() -> None:

@@ -210,6 +210,15 @@ def test_a_running_graph_is_asked_for_a_proxy(rig: SessionRig) -> None:
     assert (session.info.worker, session.info.run) == ("trainer-2", "run-7")
 
 
+@pytest.mark.parametrize("name", ["x" * 1_000, "bad\udcff"])
+def test_any_run_name_can_be_asked_for(rig: SessionRig, name: str) -> None:
+    """A question the supervisor cannot read would be answered by nobody."""
+    answer = WorkerStarted(worker="trainer", run="run-7", endpoint=rig.endpoint)
+    with _supervisor(rig.settings, answer) as asked:
+        assert _attached(rig, name=name).close() is True
+    assert len(asked) == 1
+
+
 def test_a_graph_that_refuses_leaves_the_script_alone(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     """Its reason is the warning."""
     with _supervisor(settings, Refused(reason="the graph is stopping")):
