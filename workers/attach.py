@@ -13,7 +13,7 @@ from runlane.config import log_ids, names
 from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings, check_name
-from runlane.transport.endpoint import is_endpoint_alive
+from runlane.transport.endpoint import endpoint_of, is_endpoint_alive
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id, new_stream_id
 from runlane.transport.log import log_event
@@ -105,12 +105,14 @@ def _from_environment(worker: str | None) -> WorkerStarted | None:
     return WorkerStarted(worker=chosen, run=run, endpoint=endpoint)
 
 
-_answers: dict[tuple[int, str], WorkerStarted] = {}
+# By process (a forked child asks for itself), graph, run and worker.
+_answers: dict[tuple[int, str, str, str], WorkerStarted] = {}
 
 
 def _ask_once(settings: Settings, worker: str | None, name: str | None) -> WorkerStarted:
     """One proxy and one run per process, while that proxy lives: not one for each sub-environment."""
-    key = (os.getpid(), worker or "")
+    graph = endpoint_of(settings, names.SUPERVISOR_SOCKET)
+    key = (os.getpid(), graph, os.environ.get(names.ENV_RUN, ""), worker or "")
     known = _answers.get(key)
     if known is not None and is_endpoint_alive(known.endpoint):
         return known

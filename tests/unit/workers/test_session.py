@@ -317,9 +317,12 @@ def test_a_reset_row_ends_nothing_and_counts_for_nothing(rig: SessionRig) -> Non
     session.step(0, 1.0, True)
     session.step(0, 9.0, True, is_reset=True)
     session.step(0, 2.0, True)
+    session.step_vector([0], [1.0], [True], [False])
+    session.step_vector([0], [9.0], [True], [False], is_reset=[True])
+    session.step_vector([0], [2.0], [True], [False])
     session.close()
-    assert _episodes(rig) == [(0, 1, 1.0, 1, "terminated"), (0, 2, 2.0, 1, "terminated")]
-    assert session.env_steps == 2
+    assert _episodes(rig) == [(0, 1, 1.0, 1, "terminated"), (0, 2, 2.0, 1, "terminated")] * 2
+    assert session.env_steps == 4
 
 
 # ---- vectors ---------------------------------------------------------------------------------------------

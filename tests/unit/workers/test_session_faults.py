@@ -289,27 +289,61 @@ def test_a_blocked_training_thread_is_freed_by_close(rig: SessionRig) -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("is_vector", [False, True])
-def test_episodes_are_right_though_their_steps_were_dropped(rig: SessionRig, is_vector: bool) -> None:
-    """An episode's return and length are what happened, whatever of it found room."""
-    rig.receiver.is_acking = False
-    session = rig.session(outbox_bytes=OUTBOX_BYTES, overflow="drop_newest")
+class Env:
+    """Steps of one environment, or of three that end together, into a session that drops what finds no room."""
 
-    def step(number: int, *, is_last: bool) -> None:
-        if is_vector:
-            session.step_vector([number], [1.0], [is_last], [False])
+    def __init__(self, rig: SessionRig, *, is_vector: bool) -> None:
+        self.is_vector = is_vector
+        self.session = rig.session(outbox_bytes=OUTBOX_BYTES, overflow="drop_newest")
+
+    def step(self, *, is_last: bool) -> None:
+        """One step of every environment."""
+        if self.is_vector:
+            self.session.step_vector([0, 0, 0], [1.0] * 3, [is_last] * 3, [False] * 3)
         else:
-            session.step(number, 1.0, is_last)
+            self.session.step(0, 1.0, is_last)
 
-    while not session.dropped:
-        step(0, is_last=False)
-    step(1, is_last=True)
-    rig.receiver.is_acking = True
-    rig.wait(lambda: session.statistics()["acked"] >= session.statistics()["records"] - 300)
-    for number in range(3):
-        step(number, is_last=number == 2)
-    session.close()
-    assert [record.length for record in rig.records(EpisodeRecord)][-1] == 3
+    def fill(self, rig: SessionRig) -> int:
+        """Steps until the first is dropped, with nothing acked; returns how many there were."""
+        rig.receiver.is_acking = False
+        steps = 0
+        while not self.session.dropped:
+            self.step(is_last=False)
+            steps += 1
+        return steps
+
+    def make_room(self, rig: SessionRig) -> None:
+        """Acks come again."""
+        rig.receiver.is_acking = True
+        rig.wait(lambda: self.session.statistics()["acked"] >= self.session.statistics()["records"] - 300)
+
+
+@pytest.mark.parametrize("is_vector", [False, True])
+def test_an_episode_is_right_though_some_of_its_steps_were_dropped(rig: SessionRig, is_vector: bool) -> None:
+    """Its return and length are what happened, whatever of it found room."""
+    env = Env(rig, is_vector=is_vector)
+    steps = env.fill(rig)
+    env.make_room(rig)
+    env.step(is_last=True)
+    assert env.session.close() is True
+    ended = [(record.length, record.episode_return) for record in rig.records(EpisodeRecord)]
+    assert ended == [(steps + 1, steps + 1.0)] * (3 if is_vector else 1)
+
+
+@pytest.mark.parametrize("is_vector", [False, True])
+def test_an_episode_whose_end_was_dropped_is_over(rig: SessionRig, is_vector: bool) -> None:
+    """The next one is not added to it, in any environment; the lost record is counted."""
+    env = Env(rig, is_vector=is_vector)
+    env.fill(rig)
+    env.step(is_last=True)
+    env.make_room(rig)
+    for number in range(4):
+        env.step(is_last=number == 3)
+    assert env.session.close() is True
+    environments = 3 if is_vector else 1
+    ended = [(record.episode, record.length, record.episode_return) for record in rig.records(EpisodeRecord)]
+    assert ended == [(2, 4, 4.0)] * environments
+    assert env.session.dropped["episode"] == environments
 
 
 def test_records_of_all_kinds_share_one_order(rig: SessionRig) -> None:
