@@ -168,7 +168,8 @@ class WorkerSession(StreamWriter):
                 try:
                     self._write_vector_row(self._vector, values, flags, resets, [actions, observations])
                 finally:  # also when the row found no room: the episodes still have to be right
-                    for index in np.flatnonzero(flags & _ENDED):
+                    ended = flags & _ENDED if resets is None else np.where(resets, 0, flags & _ENDED)
+                    for index in np.flatnonzero(ended):
                         outcome: Outcome = "terminated" if flags[index] & TERMINATED else "truncated"
                         self._end_vector_episode(self._vector, int(index), outcome)
         except NoRoomError:

@@ -161,6 +161,15 @@ def status(as_json: AsJson = False, config: Config = None, sets: Sets = None) ->
 
 
 @app.command()
+def stop(config: Config = None, sets: Sets = None) -> None:
+    """Stop the running graph in order, as Ctrl-C in its terminal would, and wait until it is gone."""
+    from runlane.launch import stop_graph
+
+    settings, _ = _settings(config, sets)
+    stop_graph(settings)
+
+
+@app.command()
 def sql(
     statement: Annotated[
         str, typer.Argument(help='SQL, as "SELECT run, episode, sum(reward) FROM steps GROUP BY 1, 2".')
@@ -220,10 +229,20 @@ def keys(directory: Annotated[Path, typer.Argument(help="A new directory, as `ke
         print(path)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    print(__version__)
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The help of the whole stands at `app`."""
+    del version
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
 from runlane.transport.endpoint import data_dir_of
-from runlane.transport.graph_client import GraphClient
+from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStarted
 
@@ -214,3 +214,15 @@ def _run_foreground(
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def stop_graph(settings: Settings) -> None:
+    """Ask the running graph for its ordered stop and wait for it; raises `GraphError` when none runs or it stays."""
+    deadline_s = time.monotonic() + START_S
+    with GraphClient(settings) as client:
+        if not client.stop():
+            raise GraphError(NOT_RUNNING.format(settings.data_dir))
+        while client.status(0.5) is not None:
+            if time.monotonic() > deadline_s:
+                raise GraphError(f"the graph of {settings.data_dir} did not stop within {START_S} s; see its logs")
+            time.sleep(0.05)  # between two looks at the lock that a supervisor holds while it lives

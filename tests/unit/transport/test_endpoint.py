@@ -273,3 +273,18 @@ def test_the_sweep_leaves_a_role_of_this_very_process(short_dir: Path) -> None:
         _make_socket(short_dir / "supervisor.ipc")
         assert sweep_run_dir(short_dir) == []
         assert (short_dir / "supervisor.ipc").exists()
+
+
+def test_a_sweep_leaves_what_is_not_ours(run_dir: Path) -> None:
+    """The run directory may be one that the user named: only our roles' locks and sockets are ever removed."""
+    run_dir.mkdir(mode=0o700)
+    foreign = [run_dir / name for name in ("precious.txt", "other.sock", "notes.ipc", "router.toml")]
+    for path in foreign:
+        path.write_text("mine")
+    strange = run_dir / "router.lock"
+    strange.write_text("a lock of another program")
+    assert sweep_run_dir(run_dir) == []
+    assert all(path.read_text() == "mine" for path in foreign)
+    assert strange.exists()
+    strange.unlink()
+    (run_dir / "notes.ipc").unlink()
