@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import runlane
 from runlane.config import log_ids, names
@@ -158,6 +158,9 @@ def _facts(config: Any) -> dict[str, Any]:
 
 def _mapping(config: Any) -> Mapping[str, Any]:
     """A config as a mapping: also `argparse.Namespace`, a dataclass or any object with attributes."""
-    if config is None or isinstance(config, Mapping):
-        return config or {}
-    return vars(config) if hasattr(config, "__dict__") else {"config": str(config)}
+    attributes: Mapping[str, Any] | None = getattr(config, "__dict__", None)
+    if isinstance(config, Mapping):
+        attributes = cast("Mapping[str, Any]", config)
+    elif attributes is None:
+        attributes = {} if config is None else {"config": str(config)}
+    return attributes

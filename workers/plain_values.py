@@ -37,7 +37,7 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
     if depth > MAX_DEPTH:
-        return short_text(repr(value), MAX_NAME_CHARACTERS)
+        return f"<{type(value).__name__} nested deeper than {MAX_DEPTH}>"  # its text may be as deep
     if isinstance(value, Mapping):
         return _plain_map(value, depth)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, list | tuple):

@@ -23,7 +23,8 @@ class ToyTopology(Topology):
     def specs(self) -> list[ChildSpec]:
         return [ChildSpec(**spec) for spec in self._plan["specs"]]
 
-    def proxy(self, worker: str, run: str, run_name: str) -> ChildSpec:
+    def proxy(self, worker: str, run: str, run_name: str, keeper_pid: int = 0) -> ChildSpec:
+        del keeper_pid
         command = self._plan["broken" if worker == "broken" else "proxy"]
         return ChildSpec(
             name=f"proxy-{worker}",

@@ -48,7 +48,7 @@ class ProxyRig:
 
     def turn(self) -> None:
         """A little time passes; everybody does what is due."""
-        self.clock.move(0.02)
+        self.clock.move(0.05)
         self.proxy.do_work(0.005)
         if self.router is not None:
             self.router.turn()

@@ -106,7 +106,7 @@ class Rig:
 
     def turn(self) -> None:
         """A little time passes, and both do what is due."""
-        self.clock.move(0.02)
+        self.clock.move(0.05)
         self.link.wait(0.005)
         self.router.turn()
 
