@@ -447,3 +447,17 @@ def test_an_info_map_is_kept_beside_its_step(rig: SessionRig) -> None:
         "raw": b"\x00",
         "set": [1],
     }
+
+
+def test_an_info_map_of_any_depth_stops_nothing(rig: SessionRig) -> None:
+    """It is kept as deep as every reader can follow; the step and what comes after are recorded as always."""
+    deep: dict[str, Any] = {}
+    for _ in range(2_000):
+        deep = {"deeper": deep}
+    session = rig.session()
+    session.step(0, 1.0, info=deep)
+    session.step(1, 1.0)
+    assert session.close() is True
+    assert session.faults == 0
+    assert [row["action"] for row in rig.steps()] == [0, 1]
+    assert set(rig.records(InfoRecord)[0].info) == {"deeper"}

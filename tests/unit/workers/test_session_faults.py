@@ -37,14 +37,6 @@ class Hostile:
         raise RuntimeError(f"no {name}")
 
 
-def _deep() -> dict[str, Any]:
-    """A map no recursion gets through."""
-    found: dict[str, Any] = {}
-    for _ in range(2_000):
-        found = {"deeper": found}
-    return found
-
-
 calls: list[tuple[str, Callable[[WorkerSession], object]]] = [
     ("action text", lambda session: session.step("left", 1.0)),
     ("action dict", lambda session: session.step({"move": 1}, 1.0)),
@@ -77,7 +69,6 @@ calls: list[tuple[str, Callable[[WorkerSession], object]]] = [
     ("log hostile", lambda session: session.log(Hostile())),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ("info hostile", lambda session: session.step(0, 1.0, info={"a": Hostile()})),
     ("info text", lambda session: session.step(0, 1.0, info="text")),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    ("info deep", lambda session: session.step(0, 1.0, info=_deep())),
     ("mask", lambda session: session.abandon_vector_episodes([True, False, True])),
 ]
 
