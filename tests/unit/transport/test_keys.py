@@ -50,12 +50,17 @@ def context() -> Iterator[Context]:
 
 
 def _is_refused(context: Context, server: Socket, client_keys: Path | None) -> bool:
-    """Connect with these keys and wait for the handshake's end; True when it failed and nothing arrived."""
-    with connect_dealer(context, bound_endpoint(server), 8, _transport(client_keys)) as client:
-        with client.get_monitor_socket(REFUSALS | zmq.EVENT_HANDSHAKE_SUCCEEDED) as monitor:
-            assert monitor.poll(int(DEADLINE_S * 1000)), "the handshake did not end"
-            event = recv_monitor_message(monitor)["event"]
-            client.disable_monitor()
+    """Connect with these keys and wait for the handshake's end; True when it failed and nothing arrived.
+
+    The server is watched, from before there is a client: a client that was refused may not try again.
+    """
+    with (
+        server.get_monitor_socket(REFUSALS | zmq.EVENT_HANDSHAKE_SUCCEEDED) as monitor,
+        connect_dealer(context, bound_endpoint(server), 8, _transport(client_keys)) as client,
+    ):
+        assert monitor.poll(int(DEADLINE_S * 1000)), "the handshake did not end"
+        event = recv_monitor_message(monitor)["event"]
+        server.disable_monitor()
         return bool(event & REFUSALS) and not client.poll(0, zmq.POLLOUT) and not server.poll(0)
 
 
