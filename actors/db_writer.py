@@ -5,13 +5,17 @@ then echoed: the echo is the ack. A delivery that cannot be decoded is stored as
 durable path that stops at one bad batch would lose everything behind it.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from runlane.actors.outage import Outage
+from runlane.actors.retention import Retention
 from runlane.actors.store import Store
+from runlane.actors.store_file import StoreFullError
 from runlane.config import log_ids
 from runlane.config.errors import StoreError, WireError
 from runlane.config.names import DB_WRITER, KINDS
@@ -24,7 +28,6 @@ from runlane.transport.messages import StepSchema, StreamInfo
 from runlane.transport.subscriber_link import SubscriberLink
 from runlane.transport.wire import STEP, BatchHeader, Delivery, Frame, Section
 
-RETRY_S = 0.5
 # What decoding a stranger's records may raise. One bad section must not stop the durable path of all others.
 _UNREADABLE = (WireError, RecursionError, OverflowError, ValueError, TypeError)
 
@@ -62,8 +65,10 @@ class DbWriterActor:
         self._pending: list[Delivery] = []
         self._pending_rows = 0
         self._pending_since_s = 0.0
+        self._pending_since_ns = 0
         self._pending_epoch = 0
-        self._retry_at_s = 0.0
+        self._outage = Outage()
+        self._heard: dict[str, int] = {}  # streams of which the router heard since the last commit, and when we did
         self._streams: dict[bytes, _OpenStream] = {}
         self._step_run: _StepRun | None = None
         self._is_stopping = False
@@ -74,26 +79,61 @@ class DbWriterActor:
     # ---- life ----
 
     def on_start(self) -> None:
-        """Open the database, then join: nothing is delivered before it can be stored."""
+        """Take the role's lock, then begin."""
+        self._lock = RoleLock(make_run_dir(self.settings), DB_WRITER)
+        self._open()
+
+    def _open(self) -> None:
+        """Open the database, then join: nothing is delivered before it can be stored. On a full disk: later."""
+        database = database_of(self.settings)
+        try:
+            self._store = self._open_store(database, self.settings.db_writer, self.clock)
+        except StoreFullError as error:
+            self._outage.fail(self.clock.monotonic_s(), 0, error)
+            return
+        self._outage.end(self.clock.monotonic_s())
+        log_event(log_ids.DURABLE_OPENED, database=database)
+        self._retention = Retention(self._store, self.settings.retention, self.clock)
         declared = self.settings.subscribers.get(DB_WRITER)
         window = declared.window if declared is not None else 16
         kinds: list[str] = declared.kinds if declared is not None else list(KINDS)
-        self._lock = RoleLock(make_run_dir(self.settings), DB_WRITER)
-        self._store = self._open_store(database_of(self.settings), self.settings.db_writer)
-        log_event(log_ids.DURABLE_OPENED, database=database_of(self.settings))
         self._link = SubscriberLink(self.settings, DB_WRITER, kinds, None, window, self.clock)
+        self._link.on_streams_alive = self._on_streams_alive
+
+    @property
+    def _is_open(self) -> bool:
+        return hasattr(self, "_link")
 
     def do_work(self, timeout_s: float) -> None:
         """Take what is there; commit when it is enough, old enough, or all that can come for now."""
+        now_s = self.clock.monotonic_s()
+        if not self._is_open:
+            if self._outage.is_over_at(now_s):
+                self._open()
+            else:
+                time.sleep(min(timeout_s, self._outage.pause_s(now_s)))
+            return
         if self._pending:
-            age_s = self.clock.monotonic_s() - self._pending_since_s
-            due_s = max(self.settings.db_writer.commit_ms / 1000 - age_s, self._retry_at_s - self.clock.monotonic_s())
+            age_s = now_s - self._pending_since_s
+            due_s = max(self.settings.db_writer.commit_ms / 1000 - age_s, self._outage.pause_s(now_s))
             timeout_s = min(timeout_s, max(0.0, due_s))
-        if not self._take():
+        elif self._retention.has_work:
+            timeout_s = 0.0
+        took = self._take()
+        if not took:
             self._link.wait(timeout_s, for_data=self._pending_rows < self.settings.db_writer.commit_rows)
-            self._take()
+            took = self._take()
         if self._is_due():
             self._commit()
+        if not self._pending and not took:
+            self._store.tend()
+        self._retain(is_idle=not took)
+
+    def _retain(self, *, is_idle: bool) -> None:
+        """Let retention work where no ack waits for it, or where the disk is full, which it may mend."""
+        is_waiting = self._pending and self._outage.is_over_at(self.clock.monotonic_s())
+        if not is_waiting and not self._is_stopping:
+            self._retention.do_work(is_idle=is_idle)
 
     def request_stop(self) -> None:
         """Commit what is there until the router says goodbye."""
@@ -101,15 +141,21 @@ class DbWriterActor:
 
     def is_drained(self) -> bool:
         """Whether the router is gone for good and everything it delivered is committed."""
+        if not self._is_open:
+            return True
         return not self._pending and (self._link.router_said_bye or not self._link.is_joined)
 
     def statistics(self) -> dict[str, Any]:
         """Figures for the heartbeat."""
+        if not self._is_open:
+            return {"failed_attempts": self._outage.attempts}
         return {
+            "failed_attempts": self._outage.attempts,
             "rows_committed": self._rows,
             "commit_s": self._last_commit_s,
             "pending_rows": self._pending_rows,
             "rejected_batches": self._rejected,
+            "removed_rows": self._retention.removed_rows,
             "rejected": dict(self._link.rejections.by_reason),
             "is_joined": self._link.is_joined,
             **msgspec.to_builtins(self._store.statistics()),
@@ -137,15 +183,22 @@ class DbWriterActor:
                 break
             if not self._pending:
                 self._pending_since_s = self.clock.monotonic_s()
+                self._pending_since_ns = self.clock.wall_ns()
                 self._pending_epoch = self._link.epoch
             self._pending.append(delivery)
             self._pending_rows += delivery.header.records
             took = True
         return took
 
+    def _on_streams_alive(self, streams: list[str]) -> None:
+        """The router's word, once a second. A commit of ours notes it, one with records if there is any."""
+        self._heard.update(dict.fromkeys(streams, self.clock.wall_ns()))
+
     def _is_due(self) -> bool:
-        if not self._pending or self.clock.monotonic_s() < self._retry_at_s:
+        if not self._outage.is_over_at(self.clock.monotonic_s()):
             return False
+        if not self._pending:
+            return bool(self._heard)
         # A full window means the router waits for our echo: waiting for more rows would only wait for it.
         return (
             self._pending_rows >= self.settings.db_writer.commit_rows
@@ -156,20 +209,24 @@ class DbWriterActor:
         )
 
     def _commit(self) -> None:
-        """Store everything pending in one transaction, then ack it. On failure nothing is acked and all is kept."""
+        """Store all that is pending, or heard, in one transaction, then ack it. On failure all is kept, unacked."""
         started_s = self.clock.monotonic_s()
         try:
             self._store.begin()
             for delivery in self._pending:
                 self._store_delivery(delivery)
             self._store_step_run()
+            self._store.note_seen(self._heard)
             self._store.commit()
         except StoreError as error:
             self._store.rollback()
             self._streams.clear()
             self._step_run = None
-            self._retry_at_s = self.clock.monotonic_s() + RETRY_S
-            log_event(log_ids.DURABLE_RETRY, rows=self._pending_rows, error=str(error))
+            self._outage.fail(self.clock.monotonic_s(), self._pending_rows, error)
+            return
+        self._outage.end(self.clock.monotonic_s())
+        self._heard.clear()
+        if not self._pending:
             return
         self._link.echo(self._pending[-1].number, self._pending_epoch)
         self._last_commit_s = self.clock.monotonic_s() - started_s
@@ -183,14 +240,15 @@ class DbWriterActor:
         stream = self._stream(header)
         expected = stream.stored_seq + 1
         if header.first_seq > expected:
-            log_event(log_ids.DURABLE_GAP, stream=header.stream.hex(), expected=expected, got=header.first_seq)
+            if not self._outage.attempts:  # each time it is stored, but told once
+                log_event(log_ids.DURABLE_GAP, stream=header.stream.hex(), expected=expected, got=header.first_seq)
             self._store.note_gap(stream.number, expected, header.first_seq - 1, header.closed_ns)
+        self._store.advance(stream.number, header.last_seq, self._pending_since_ns)
         if header.last_seq < expected:
             return  # sent again, stored before
         for section, body in zip(header.sections, delivery.bodies, strict=True):
             if body is not None:
                 self._store_section(stream, header, section, body)
-        self._store.advance(stream.number, header.last_seq)
         stream.stored_seq = header.last_seq
 
     def _store_section(self, stream: _OpenStream, header: BatchHeader, section: Section, body: Frame) -> None:
@@ -232,8 +290,9 @@ class DbWriterActor:
 
     def _reject(self, stream: _OpenStream, header: BatchHeader, section: Section, error: Exception) -> None:
         """Note records that came and cannot be read: the durable path must not stop at one bad batch."""
-        self._rejected += 1
-        log_event(log_ids.DURABLE_REJECTED, stream=stream.info.stream, first_seq=header.first_seq, error=error)
+        if not self._outage.attempts:
+            self._rejected += 1
+            log_event(log_ids.DURABLE_REJECTED, stream=stream.info.stream, first_seq=header.first_seq, error=error)
         kind = KINDS[section.kind - 1]
         self._store.note_reject(
             stream.number, header.first_seq, header.last_seq, header.closed_ns, kind, str(error), section.records

@@ -11,7 +11,7 @@ from runlane.config.errors import WireError
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import ipc_endpoint, unlink_socket
 from runlane.transport.messages import ControlMessage, StreamInfo, StreamOpened
-from runlane.transport.sockets import Context, Rejections, Socket, bind_xpub, bound_endpoint, receive_frames
+from runlane.transport.sockets import Context, Socket, bind_xpub, bound_endpoint, receive_frames
 from runlane.transport.wire import decode_echo, encode_control, encode_delivery_prefix
 
 _SUBSCRIBED = 1
@@ -34,7 +34,7 @@ class Egress:
         self.lease_at_s = now_s
         self.is_gone = False
 
-    def receive(self, bus: RunBus, rejections: Rejections) -> tuple[set[bytes], list[WireError]]:
+    def receive(self, bus: RunBus) -> tuple[set[bytes], list[WireError]]:
         """Read subscriptions and echoes; returns the streams whose ack may move, and what was refused."""
         moved: set[bytes] = set()
         refused: list[WireError] = []
@@ -48,7 +48,6 @@ class Egress:
                     raise WireError("frames", f"{len(frames)} in an echo")
                 moved |= bus.on_echo(self.subscriber, decode_echo(frame))
             except WireError as error:
-                rejections.count(error)
                 refused.append(error)
         return moved, refused
 
@@ -64,10 +63,8 @@ class Egress:
         while subscriber.is_live and queue.can_send:
             entry = queue.peek()
             info = streams.get(entry.stream)
-            if info is not None and subscriber.told_schemas.get(entry.stream, -1) < len(info.schemas):
-                if not self.send_control(StreamOpened(info=info)):
-                    break
-                subscriber.told_schemas[entry.stream] = len(info.schemas)
+            if info is not None and not self._tell(entry.stream, info):
+                break
             prefix = encode_delivery_prefix(queue.next_number, entry.section_bits)
             try:
                 self.socket.send_multipart([prefix, *entry.frames], zmq.NOBLOCK, copy=False)
@@ -76,6 +73,16 @@ class Egress:
             queue.mark_sent()
             sent += 1
         return sent
+
+    def _tell(self, stream: bytes, info: StreamInfo) -> bool:
+        """Announce a stream that is new or has changed; False when the pipe is full."""
+        known = self.subscriber.told_infos.get(stream)
+        if known is info:
+            return True
+        if known != info and not self.send_control(StreamOpened(info=info)):
+            return False
+        self.subscriber.told_infos[stream] = info  # a keep-alive brings an equal one: compare it once
+        return True
 
     def send_control(self, message: ControlMessage) -> bool:
         """Send a control message in the order of deliveries; False when the pipe is full."""
@@ -88,6 +95,6 @@ class Egress:
     def close(self) -> None:
         """Close the socket and remove its file. A last word already sent gets a moment to leave."""
         self.subscriber.is_live = False
-        self.subscriber.told_schemas.clear()
+        self.subscriber.told_infos.clear()
         self.socket.close(200)
         unlink_socket(self.endpoint)

@@ -1,73 +1,45 @@
-"""A worker's proxy: takes its batches at memory speed, keeps them until they are committed, forwards them.
+"""A worker's proxy: forwards its live batches, reads its journal where they do not suffice, and tells how it ended.
 
-One per worker, on the worker's host. Batches pass through unread. It stops reading its worker when its own
-outbox is full, and it outlives a router: unacked batches go out again. What it acks to the worker is what the
-router acked to it, so its own death loses nothing that the worker still holds.
+One per worker, on the worker's host. Batches pass through unread. It holds a bounded window; what does not fit
+waits in the journal. Its own death loses nothing: its successor goes on from the last ack.
 """
 
 import os
 import socket as host_socket
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import zmq
 
+from runlane.actors.forwarder import Forwarder
+from runlane.actors.orphans import orphan_journals
 from runlane.config import log_ids
 from runlane.config.errors import WireError
-from runlane.config.names import INGRESS_SOCKET, PROXY_PREFIX
+from runlane.config.names import PROXY_PREFIX
 from runlane.config.settings import Settings
-from runlane.transport.ack import AckWindow, Batch, IngressGate, Verdict
+from runlane.transport.ack import Batch
 from runlane.transport.clock import Clock, SystemClock
-from runlane.transport.endpoint import RoleLock, endpoint_of, ipc_endpoint, make_run_dir, unlink_socket
-from runlane.transport.identity import new_stream_id
+from runlane.transport.endpoint import RoleLock, ipc_endpoint, make_run_dir, unlink_socket
 from runlane.transport.log import log_event
-from runlane.transport.messages import (
-    ControlMessage,
-    StreamAck,
-    StreamBye,
-    StreamHello,
-    StreamInfo,
-    StreamNack,
-    StreamWelcome,
-    WorkerExited,
-)
-from runlane.transport.records import RunRecord, RunState
+from runlane.transport.messages import ControlMessage, StreamBye, StreamHello, StreamNack, StreamWelcome, WorkerExited
+from runlane.transport.records import RunState
 from runlane.transport.sockets import (
     Context,
     Rejections,
     Socket,
     bind_router,
-    connect_dealer,
     poll_events,
     receive_frames,
     send_control,
 )
-from runlane.transport.stream_sender import StreamSender
-from runlane.transport.wire import (
-    MAX_BODY_BYTES,
-    check_bodies,
-    decode_control,
-    decode_header,
-    is_control,
-)
-from runlane.transport.writer import encode_records_batch
+from runlane.transport.wire import Frame, decode_control, decode_packed, is_control
 
 WORKER_BURST = 64
-ROUTER_BURST = 256
 SOCKET_HWM = 32
 GONE_CHECK_S = 0.5
 GONE_PATIENCE_S = 2.0
-QUIET_S = 0.1
-
-
-@dataclass(slots=True)
-class Relay:
-    """One stream on its way through: from the worker's socket, through the gate, out by the sender."""
-
-    sender: StreamSender
-    gate: IngressGate
-    peer: bytes
-    is_ended: bool = False
+# A published record may have to be read from the journal; this is how late it may get by our sleeping.
+STREAM_WORK_S = 0.02
 
 
 class ProxyActor:
@@ -93,17 +65,16 @@ class ProxyActor:
         self.run_name = run_name
         self.clock = clock or SystemClock()
         self.rejections = Rejections({})
-        self._relays: dict[bytes, Relay] = {}
-        self._exit: WorkerExited | None = None
-        self._is_exit_recorded = False
-        self._last_word_s = 0.0
-        self._pids: set[int] = {keeper_pid} if keeper_pid else set()
+        self._forwarder = Forwarder(settings, self.clock)
+        self._exit_code: int | None = None
+        self._is_over = False
         self._is_stopping = False
         self._is_finished = False
+        self._pids: set[int] = {keeper_pid} if keeper_pid else set()
         self._next_gone_check_s = 0.0
         self._gone_since_s: float | None = None
         self._records_in = 0
-        self._records_acked = 0
+        self._stall = StallWatch(settings.proxy.stalled_s)
 
     @property
     def name(self) -> str:
@@ -113,39 +84,31 @@ class ProxyActor:
     # ---- life ----
 
     def on_start(self) -> None:
-        """Take the role's lock, bind for the worker, connect to the router."""
+        """Take the role's lock, bind for the worker, connect to the router, look for what our predecessor left."""
         self._context: Context = zmq.Context()
         self._lock = RoleLock(make_run_dir(self.settings), self.name)
         self._endpoint = ipc_endpoint(self.settings, self.name)
-        transport = self.settings.transport
-        self._worker_side: Socket = bind_router(self._context, self._endpoint, SOCKET_HWM, transport)
-        self._router_side: Socket = connect_dealer(
-            self._context, endpoint_of(self.settings, INGRESS_SOCKET), SOCKET_HWM, transport
-        )
+        self._worker_side: Socket = bind_router(self._context, self._endpoint, SOCKET_HWM, self.settings.transport)
+        self._router_side = self._forwarder.start(self._context)
         self._poller = zmq.Poller()
+        self._poller.register(self._router_side, zmq.POLLIN)
+        self._poller.register(self._worker_side, zmq.POLLIN)
+        for directory, info in orphan_journals(self.settings):
+            if (info.worker, info.run) == (self.worker, self.run) and self._forwarder.open(directory) is not None:
+                log_event(log_ids.JOURNAL_ADOPTED, stream=info.stream, worker=info.worker)
 
     def do_work(self, timeout_s: float) -> None:
         """One turn: what the worker sent, what the router answered, what is due to go out."""
-        self._poller.register(self._router_side, zmq.POLLIN)
-        if self._has_room():
-            self._poller.register(self._worker_side, zmq.POLLIN)
-        elif self._worker_side in self._poller:
-            self._poller.unregister(self._worker_side)
-        ready = poll_events(self._poller, timeout_s)
+        ready = poll_events(self._poller, min(timeout_s, STREAM_WORK_S) if self._forwarder.relays else timeout_s)
         if self._router_side in ready:
-            self._read_router()
+            self._forwarder.read_router()
         if self._worker_side in ready:
             self._read_worker()
         now_s = self.clock.monotonic_s()
-        for relay in self._relays.values():
-            relay.sender.pump(now_s)
+        self._forwarder.advance(now_s)
+        self._watch_stall(now_s)
         self._check_worker_gone(now_s)
-        self._end_streams()
-        self._finish(now_s)
-
-    def _has_room(self) -> bool:
-        held = sum(relay.sender.window.size_bytes for relay in self._relays.values())
-        return held < self.settings.proxy.outbox_bytes
+        self._finish()
 
     def request_stop(self) -> None:
         """Go on until every stream has ended and is acked."""
@@ -156,37 +119,37 @@ class ProxyActor:
 
         A worker that goes on sending keeps us until the deadline.
         """
-        return self._is_finished if self._exit is not None else not self._relays
+        return self._is_finished if self._is_over else not self._forwarder.relays
 
     @property
     def is_finished(self) -> bool:
-        """Whether the worker is gone and everything it sent is committed: the process may end with code 0."""
+        """Whether the worker is gone and everything it made is committed: the process may end with code 0."""
         return self._is_finished
 
     def statistics(self) -> dict[str, Any]:
         """Figures for the heartbeat."""
+        found = self._forwarder.statistics()
+        rejected = {**self.rejections.by_reason}
+        for reason, count in found["rejected"].items():
+            rejected[reason] = rejected.get(reason, 0) + count
         return {
             "worker": self.worker,
             "run": self.run,
-            "streams": len(self._relays),
             "records_in": self._records_in,
-            "records_acked": self._records_acked,
-            "unacked_records": sum(relay.sender.window.pending_records for relay in self._relays.values()),
-            "unacked_bytes": sum(relay.sender.window.size_bytes for relay in self._relays.values()),
-            "rewinds": sum(relay.sender.window.rewinds for relay in self._relays.values()),
-            "rejected": dict(self.rejections.by_reason),
+            **found,
+            "rejected": rejected,
+            "is_stalled": self._stall.is_stalled,
         }
 
     def on_close(self) -> None:
         """Say what is left unacked, close, remove the socket file, let the lock go."""
-        left = sum(relay.sender.window.pending_records for relay in self._relays.values())
+        left = self._forwarder.pending_records
         if left:
             log_event(log_ids.PROXY_UNDRAINED, worker=self.worker, records=left)
+        self._forwarder.close()
         if hasattr(self, "_worker_side"):
-            self._worker_side.close(100)  # the last acks get a moment to leave
+            self._worker_side.close(0)
             unlink_socket(self._endpoint)
-        if hasattr(self, "_router_side"):
-            self._router_side.close(100)
         if hasattr(self, "_context"):
             self._context.term()
         if hasattr(self, "_lock"):
@@ -196,184 +159,129 @@ class ProxyActor:
 
     def _read_worker(self) -> None:
         for _ in range(WORKER_BURST):
-            if not self._has_room():
-                return
             frames = receive_frames(self._worker_side)
             if frames is None:
                 return
-            self._last_word_s = self.clock.monotonic_s()
             try:
                 self._on_worker_frames(frames)
             except WireError as error:
-                self._reject(error, "worker")
+                self.rejections.reject(error, "worker")
 
     def _on_worker_frames(self, frames: list[bytes]) -> None:
-        if len(frames) < 2:
+        if len(frames) != 2:
             raise WireError("frames", f"{len(frames)} from worker")
-        peer, head, bodies = frames[0], frames[1], frames[2:]
-        if is_control(head):
-            if bodies:
-                raise WireError("frames", f"{len(frames)} in a control message from worker")
-            self._on_worker_control(peer, decode_control(head))
-            return
-        header = decode_header(head)
-        sizes = [len(body) for body in bodies]
-        if max(sizes, default=0) > MAX_BODY_BYTES:
-            raise WireError("oversized", f"body of {max(sizes)} bytes, at most {MAX_BODY_BYTES}")
-        check_bodies(header, sizes)
-        relay = self._relays.get(header.stream)
-        if relay is None:
-            self._answer(peer, StreamNack(stream=header.stream.hex(), expected_seq=0))
-            return
-        verdict = relay.gate.accept(header.first_seq, header.last_seq)
-        if verdict is Verdict.NEW:
-            size = len(head) + sum(sizes)
-            relay.sender.window.append(Batch(header.first_seq, header.last_seq, (head, *bodies), size))
+        peer, frame = frames
+        if is_control(frame):
+            self._on_worker_control(peer, decode_control(frame))
+        else:
+            self._on_packed(peer, frame)
+
+    def _on_packed(self, peer: bytes, frame: Frame) -> None:
+        for header, parts in decode_packed(frame):
+            relay = self._forwarder.relays.get(header.stream)
+            if relay is None:
+                send_control(self._worker_side, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
+                return
+            size_bytes = sum(map(len, parts))
+            relay.on_live(Batch(header.first_seq, header.last_seq, tuple(parts), size_bytes))
             self._records_in += header.records
-        elif verdict is Verdict.GAP and relay.gate.should_ask():
-            self._answer(peer, StreamNack(stream=header.stream.hex(), expected_seq=relay.gate.expected_seq))
 
     def _on_worker_control(self, peer: bytes, message: ControlMessage) -> None:
         if isinstance(message, StreamHello):
             self._on_hello(peer, message)
-        elif isinstance(message, StreamBye):
-            relay = self._relays.get(bytes.fromhex(message.stream))
-            if relay is not None:
-                relay.is_ended = True
-        else:
+        elif not isinstance(message, StreamBye):  # the goodbye stands in the journal's head, too
             raise WireError("unexpected", f"{type(message).__name__} from worker")
 
     def _on_hello(self, peer: bytes, hello: StreamHello) -> None:
-        key = bytes.fromhex(hello.info.stream)
-        relay = self._relays.get(key)
-        if relay is None:
-            relay = self._open(hello.info, hello.oldest_seq, peer)
-            log_event(log_ids.PROXY_STREAM_OPENED, stream=hello.info.stream, pid=hello.info.pid)
-        relay.peer = peer
-        relay.sender.info = hello.info
+        relay = self._forwarder.relays.get(bytes.fromhex(hello.info.stream))
+        if relay is not None:
+            relay.on_hello(hello.info)
+        elif Path(hello.journal).name == hello.info.stream:
+            relay = self._forwarder.open(Path(hello.journal), hello.info)
+            if relay is not None:
+                log_event(log_ids.PROXY_STREAM_OPENED, stream=hello.info.stream, pid=hello.info.pid)
+        else:
+            raise WireError("invalid", f"stream {hello.info.stream} with journal {hello.journal!r}")
         if hello.info.host == host_socket.gethostname():
             self._pids.add(hello.info.pid)
-        welcome = StreamWelcome(
-            stream=hello.info.stream,
-            receiver=self.name,
-            expected_seq=relay.gate.expected_seq,
-            sent_seq=hello.sent_seq,
-        )
-        self._answer(peer, welcome)
-        self._answer(peer, StreamAck(stream=hello.info.stream, seq=max(0, relay.sender.window.oldest_seq - 1)))
+        if relay is not None:
+            welcome = StreamWelcome(
+                stream=hello.info.stream,
+                receiver=self.name,
+                expected_seq=relay.window.last_seq + 1,
+                sent_seq=hello.sent_seq,
+            )
+            send_control(self._worker_side, welcome, peer)
 
-    def _open(self, info: StreamInfo, oldest_seq: int, peer: bytes) -> Relay:
-        window = AckWindow(self.settings.proxy.outbox_bytes, oldest_seq)
-        relay = Relay(StreamSender(info, window, self._to_router), IngressGate(oldest_seq), peer)
-        self._relays[bytes.fromhex(info.stream)] = relay
-        return relay
+    # ---- stalls and ends ----
 
-    def _answer(self, peer: bytes, message: ControlMessage) -> None:
-        if peer:
-            send_control(self._worker_side, message, peer)
-
-    # ---- router side ----
-
-    def _to_router(self, frames: Any) -> bool:
-        try:
-            self._router_side.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
-
-    def _read_router(self) -> None:
-        for _ in range(ROUTER_BURST):
-            frames = receive_frames(self._router_side)
-            if frames is None:
-                return
-            try:
-                self._on_router_message(decode_control(frames[0]))
-            except WireError as error:
-                self._reject(error, "router")
-
-    def _on_router_message(self, message: ControlMessage) -> None:
-        if not isinstance(message, StreamAck | StreamNack | StreamWelcome):
-            raise WireError("unexpected", f"{type(message).__name__} from router")
-        relay = self._relays.get(bytes.fromhex(message.stream))
-        if relay is None:
+    def _watch_stall(self, now_s: float) -> None:
+        living = [relay for relay in self._forwarder.relays.values() if relay.dead_since_s is None]
+        running = [relay for relay in living if not relay.is_closed]
+        progress = sum(relay.head.published for relay in running)
+        changed = self._stall.look(bool(running), progress, now_s)
+        if changed is None:
             return
-        before = relay.sender.window.oldest_seq
-        if relay.sender.on_message(message, self.clock.monotonic_s()):
-            window = relay.sender.window
-            log_event(log_ids.PROXY_REWOUND, stream=message.stream, records=window.last_seq - window.sent_seq)
-        acked = relay.sender.window.oldest_seq - 1
-        self._records_acked += acked - before + 1
-        if isinstance(message, StreamAck):
-            self._answer(relay.peer, StreamAck(stream=message.stream, seq=acked))
-
-    # ---- ends ----
+        log_event(log_ids.PROXY_WORKER_STALLED, worker=self.worker, is_stalled=changed, seconds=self._stall.seconds)
+        own = self._forwarder.own(self.run, self.run_name, self.worker)
+        own.tell_state("stalled" if changed else "running", reason="no record", seconds=self._stall.seconds)
 
     def on_message(self, message: ControlMessage) -> None:
         """The supervisor's word: the worker process ended."""
-        if isinstance(message, WorkerExited) and self._exit is None:
-            self._exit = message
-            self._last_word_s = self.clock.monotonic_s()
+        if isinstance(message, WorkerExited) and not self._is_over:
+            self._is_over = self._forwarder.is_exit_known = True
+            self._exit_code = message.exit_code
 
-    def _finish(self, now_s: float) -> None:
-        """After the worker's exit: read what is still in its socket, drain, record the exit, be finished.
-
-        A dead worker's last frames are in the kernel already, so a short silence means there are no more.
-        """
-        if self._exit is None or not self._has_room():
+    def _finish(self) -> None:
+        """After the worker's exit: drain every journal of it, record the exit, be finished."""
+        if not self._is_over or self._is_finished:
             return
-        if now_s - self._last_word_s > QUIET_S:
-            for relay in self._relays.values():
-                relay.is_ended = True
-        if not self._relays and now_s - self._last_word_s > QUIET_S:
-            if self._is_exit_recorded:
-                self._is_finished = True
-            else:
-                self._is_exit_recorded = True
-                self._record_exit(self._exit.exit_code)
-
-    def _record_exit(self, exit_code: int) -> None:
-        """The exit is the proxy's own observation, so it goes into a stream of the proxy's own."""
-        info = StreamInfo(
-            stream=new_stream_id(),
-            run=self.run,
-            worker=self.name,
-            host=host_socket.gethostname(),
-            pid=os.getpid(),
-            started_ns=self.clock.wall_ns(),
-            run_name=self.run_name,
-        )
-        relay = self._open(info, 1, b"")
-        record = RunRecord(1, self.clock.wall_ns(), state_of_exit(exit_code), {"exit_code": exit_code})
-        frames = encode_records_batch(info.stream, 1, self.clock.wall_ns(), {"run": [record]})
-        relay.sender.window.append(Batch(1, 1, frames, sum(map(len, frames))))
-        relay.gate.accept(1, 1)
-        relay.is_ended = True
+        if not self._forwarder.is_exit_told and all(relay.is_done for relay in self._forwarder.relays.values()):
+            self._forwarder.is_exit_told = True
+            if self._exit_code is not None:
+                own = self._forwarder.own(self.run, self.run_name, self.worker)
+                own.tell_state(state_of_exit(self._exit_code), exit_code=self._exit_code)
+        if self._forwarder.is_exit_told and self._forwarder.is_idle and self._forwarder.say_bye():
+            self._is_finished = True
 
     def _check_worker_gone(self, now_s: float) -> None:
         """Nobody may tell us of a worker that attached by itself: look whether its processes live."""
-        if now_s < self._next_gone_check_s or self._exit is not None:
+        if now_s < self._next_gone_check_s or self._is_over:
             return
         self._next_gone_check_s = now_s + GONE_CHECK_S
-        if not self._pids or any(_is_alive(pid) for pid in self._pids):
+        is_quiet = not self._forwarder.relays
+        if not is_quiet or not self._pids or any(_is_alive(pid) for pid in self._pids):
             self._gone_since_s = None
         elif self._gone_since_s is None:
             self._gone_since_s = now_s
         elif now_s - self._gone_since_s > GONE_PATIENCE_S:
-            # Its exit code is unknown; without a goodbye it did not end well, with one it has said how it ended.
-            self._is_exit_recorded = not self._relays
-            self.on_message(WorkerExited(worker=self.worker, run=self.run, exit_code=-9))
+            self._is_over = True  # each of its streams has its end already, by its own word or by its death
 
-    def _end_streams(self) -> None:
-        """Forget streams that ended and are acked."""
-        for key, relay in list(self._relays.items()):
-            if relay.is_ended and relay.sender.say_bye():
-                log_event(log_ids.PROXY_STREAM_CLOSED, stream=key.hex(), last_seq=relay.sender.window.last_seq)
-                del self._relays[key]
 
-    def _reject(self, error: WireError, place: str) -> None:
-        count = self.rejections.count(error)
-        if count & (count - 1) == 0:
-            log_event(log_ids.WIRE_REJECTED, place=place, reason=error.reason, count=count, detail=error.detail[:120])
+class StallWatch:
+    """Decides whether a living worker makes no records. Time is an argument."""
+
+    def __init__(self, stalled_s: float) -> None:
+        """`stalled_s` without progress is a stall."""
+        self.is_stalled = False
+        self.seconds = 0.0
+        self._stalled_s = stalled_s
+        self._progress = -1
+        self._since_s = 0.0
+
+    def look(self, is_running: bool, progress: int, now_s: float) -> bool | None:
+        """True when a stall begins, False when it ends, None when nothing changed."""
+        if progress != self._progress or not is_running:
+            self._progress = progress
+            was_stalled, self.is_stalled = self.is_stalled, False
+            self.seconds = now_s - self._since_s
+            self._since_s = now_s
+            return False if was_stalled and is_running else None
+        self.seconds = now_s - self._since_s
+        if not self.is_stalled and self.seconds >= self._stalled_s:
+            self.is_stalled = True
+            return True
+        return None
 
 
 def state_of_exit(exit_code: int) -> RunState:

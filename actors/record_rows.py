@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
+from runlane.actors.rollups import EPISODE_SQL
+from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.sql import SqlRow
-from runlane.actors.step_rows import SEQ_BITS, SEQ_MASK
 from runlane.config.errors import WireError
 from runlane.transport.records import (
     DropRecord,
@@ -122,7 +123,7 @@ def _drop(record: DropRecord, stream_no: int) -> SqlRow:
 DROP_SQL = "INSERT OR IGNORE INTO drop_rows VALUES (?,?,?,?,?,?,?,?)"
 
 ROW_KINDS: dict[str, RowKind] = {
-    "episode": RowKind("INSERT OR IGNORE INTO episode_rows VALUES (?,?,?,?,?,?,?,?,?)", _episode),
+    "episode": RowKind(EPISODE_SQL, _episode),
     "metric": RowKind("INSERT OR IGNORE INTO metric_rows VALUES (?,?,?,?,?)", _metric),
     "log": RowKind("INSERT OR IGNORE INTO log_rows VALUES (?,?,?,?)", _log),
     "run": RowKind("INSERT OR IGNORE INTO run_rows VALUES (?,?,?,?)", _run),

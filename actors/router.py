@@ -11,6 +11,7 @@ import zmq
 
 from runlane.actors.egress import Egress
 from runlane.actors.run_bus import RunBus, Subscriber
+from runlane.actors.stream_lease import StreamLeases
 from runlane.config import log_ids
 from runlane.config.errors import SettingsError, WireError
 from runlane.config.names import CONTROL_SOCKET, INGRESS_SOCKET, ROUTER
@@ -25,7 +26,10 @@ from runlane.transport.messages import (
     StreamAck,
     StreamBye,
     StreamHello,
+    StreamInfo,
     StreamNack,
+    StreamRefused,
+    StreamsAlive,
     StreamWelcome,
     SubscriberBye,
     SubscriberHello,
@@ -43,7 +47,7 @@ from runlane.transport.sockets import (
     send_control,
     terminate,
 )
-from runlane.transport.wire import MAX_BODY_BYTES, BatchHeader, check_bodies, decode_control, decode_header, is_control
+from runlane.transport.wire import BatchHeader, check_bodies, decode_control, decode_header, is_control
 
 INGRESS_BURST = 64
 CONTROL_BURST = 64
@@ -64,6 +68,7 @@ class RouterActor:
         self.rejections = Rejections({})
         self.router_id = new_stream_id()
         self._egress: dict[str, Egress] = {}
+        self._streams_heard = StreamLeases(settings.router.lease_s)
         self._serial = 0
         self._is_stopping = False
         self._was_blocked = False
@@ -106,6 +111,7 @@ class RouterActor:
         self._send_acks(moved)
         self._watch_backpressure()
         self._check_leases()
+        self._tell_alive()
 
     def request_stop(self) -> None:
         """Go on delivering until every proxy said goodbye and the durable path is empty."""
@@ -154,7 +160,7 @@ class RouterActor:
             try:
                 moved |= self._on_ingress(frames)
             except WireError as error:
-                self._reject(error, "ingress")
+                self.rejections.reject(error, "ingress")
         return moved
 
     def _on_ingress(self, frames: list[bytes]) -> set[bytes]:
@@ -166,10 +172,7 @@ class RouterActor:
             return set()
         header = decode_header(head)
         bodies = frames[2:]
-        sizes = [len(body) for body in bodies]
-        if max(sizes, default=0) > MAX_BODY_BYTES:
-            raise WireError("oversized", f"body of {max(sizes)} bytes, at most {MAX_BODY_BYTES}")
-        check_bodies(header, sizes)
+        check_bodies(header, [len(body) for body in bodies])
         return self._on_batch(peer, header, head, bodies)
 
     def _on_batch(self, peer: bytes, header: BatchHeader, head: bytes, bodies: Sequence[bytes]) -> set[bytes]:
@@ -177,6 +180,7 @@ class RouterActor:
         if stream is None or stream.peer != peer:
             send_control(self._ingress, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
             return set()
+        self._streams_heard.hear(header.stream, self.clock.monotonic_s())
         verdict, overflowed = self.bus.publish(header, head, bodies)
         for name in overflowed:
             self._log_overflow(name)
@@ -203,8 +207,15 @@ class RouterActor:
 
     def _on_stream_hello(self, peer: bytes, hello: StreamHello) -> None:
         key = bytes.fromhex(hello.info.stream)
-        is_new = key not in self.bus.streams
+        known = self.bus.streams.get(key)
+        if known is not None and not _is_same_source(known.info, hello.info):
+            reason = f"host {known.info.host} pid {known.info.pid} writes stream {known.info.stream} already"
+            log_event(log_ids.RUNBUS_STREAM_REFUSED, stream=hello.info.stream, reason=reason)
+            send_control(self._ingress, StreamRefused(stream=hello.info.stream, reason=reason), peer)
+            return
+        is_new = known is None
         stream = self.bus.open_stream(key, hello.info, peer, hello.oldest_seq)
+        self._streams_heard.hear(key, self.clock.monotonic_s())
         if is_new:
             log_event(
                 log_ids.RUNBUS_STREAM_OPENED,
@@ -245,7 +256,7 @@ class RouterActor:
                     raise WireError("frames", f"{len(frames)} at control")
                 self._on_control(frames[0], frames[1])
             except WireError as error:
-                self._reject(error, "control")
+                self.rejections.reject(error, "control")
 
     def _on_control(self, peer: bytes, frame: bytes) -> None:
         message = decode_control(frame)
@@ -372,9 +383,9 @@ class RouterActor:
 
     def _read_egress(self, egress: Egress) -> set[bytes]:
         was_live = egress.subscriber.is_live
-        moved, refused = egress.receive(self.bus, self.rejections)
+        moved, refused = egress.receive(self.bus)
         for error in refused:
-            self._reject(error, egress.subscriber.name, is_counted=True)
+            self.rejections.reject(error, egress.subscriber.name)
         if egress.subscriber.is_live and not was_live:
             log_event(log_ids.RUNBUS_SUBSCRIBER_LIVE, subscriber=egress.subscriber.name)
         return moved
@@ -382,6 +393,17 @@ class RouterActor:
     def _pump(self) -> None:
         for egress in self._egress.values():
             egress.pump(self.bus.infos)
+
+    def _tell_alive(self) -> None:
+        """Tell `block` subscribers which streams are there. Never waits: a full pipe goes without."""
+        now_s = self.clock.monotonic_s()
+        if not self._streams_heard.turn(now_s, is_listening=not self.bus.is_blocked):
+            return
+        listeners = [egress for egress in self._egress.values() if egress.subscriber.is_block]
+        for streams in self._streams_heard.alive(self.bus.streams, now_s):
+            for egress in listeners:
+                if egress.subscriber.is_live:
+                    egress.send_control(StreamsAlive(streams=streams))
 
     def _watch_backpressure(self) -> None:
         is_blocked = self.bus.is_blocked
@@ -401,9 +423,7 @@ class RouterActor:
             queue = self.bus.subscribers[name].queue.statistics()
             log_event(log_ids.RUNBUS_OVERFLOW, subscriber=name, depth=queue.depth, dropped=sum(queue.dropped.values()))
 
-    def _reject(self, error: WireError, place: str, *, is_counted: bool = False) -> None:
-        if not is_counted:
-            self.rejections.count(error)
-        count = self.rejections.by_reason[error.reason]
-        if count & (count - 1) == 0:  # powers of two: a flood of garbage must not flood the log
-            log_event(log_ids.WIRE_REJECTED, place=place, reason=error.reason, count=count, detail=error.detail[:120])
+
+def _is_same_source(known: StreamInfo, other: StreamInfo) -> bool:
+    """Whether two infos are of one writing process, whichever proxy speaks for it."""
+    return (known.host, known.pid, known.started_ns) == (other.host, other.pid, other.started_ns)

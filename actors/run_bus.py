@@ -33,7 +33,7 @@ class Subscriber:
     instance: str = ""
     is_live: bool = False
     committed: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    told_schemas: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    told_infos: dict[bytes, StreamInfo] = field(default_factory=dict[bytes, StreamInfo])
 
     @property
     def is_block(self) -> bool:

@@ -1,4 +1,4 @@
--- The database of runlane, schema version 1. One process writes it (the DB writer); everybody else reads.
+-- The database of runlane, schema version 2. One process writes it (the DB writer); everybody else reads.
 -- `docs/reference/schema.md` describes every table, view and column; a test compares.
 --
 -- Names ending in `_rows` are storage: compact, keyed by one packed integer. The views are for reading.
@@ -12,7 +12,7 @@
 CREATE TABLE IF NOT EXISTS runs (
   run        TEXT NOT NULL PRIMARY KEY,         -- ULID
   name       TEXT NOT NULL DEFAULT '',          -- for people; may repeat
-  state      TEXT NOT NULL CHECK (state IN ('running', 'finished', 'failed', 'killed', 'stopped')),
+  state      TEXT NOT NULL CHECK (state IN ('running', 'stalled', 'finished', 'failed', 'killed', 'stopped')),
   started_ns INTEGER NOT NULL,                  -- wall clock of the earliest stream
   ended_ns   INTEGER,                           -- wall clock of the end state
   exit_code  INTEGER,
@@ -33,8 +33,12 @@ CREATE TABLE IF NOT EXISTS streams (
   host        TEXT NOT NULL,
   pid         INTEGER NOT NULL,
   started_ns  INTEGER NOT NULL,
+  forked_from TEXT,                             -- stream of the process this one was forked from; NULL for none
+  resumed_from TEXT,                            -- stream of the incarnation this one goes on from; NULL for none
+  resumed_step INTEGER,                         -- training step it goes on from, where the source knew it
   state       TEXT,                             -- as in runs, told by run records; NULL before the first
   ended_ns    INTEGER,
+  seen_ns     INTEGER,                          -- the head host's wall clock when it was last heard of
   first_seq   INTEGER,                          -- seq of the first record stored
   last_seq    INTEGER NOT NULL DEFAULT 0,       -- everything up to here is stored, or counted in drops
   steps       INTEGER NOT NULL DEFAULT 0,       -- environment steps stored, resets not counted
@@ -223,3 +227,73 @@ SELECT s.run, s.worker, s.incarnation, s.stream,
        strftime('%Y-%m-%d %H:%M:%f', r.t_ns / 1e9, 'unixepoch') AS time
   FROM streams AS s
   JOIN drop_rows AS r ON r.stream_no = s.stream_no;
+
+-- A run's state as it is now. `lost`: it has not ended, and for 4 seconds nobody who could write it was heard of.
+CREATE VIEW IF NOT EXISTS run_status AS
+SELECT r.run, r.name,
+       iif(r.state IN ('running', 'stalled') AND strftime('%s', 'now') * 1000000000 - 4000000000 >
+             coalesce(max(s.seen_ns) FILTER (WHERE coalesce(s.state, 'running') IN ('running', 'stalled')), 0),
+           'lost', r.state) AS state,
+       r.started_ns, r.ended_ns, max(s.seen_ns) AS seen_ns
+  FROM runs AS r LEFT JOIN streams AS s USING (run)
+ GROUP BY r.run;
+
+-- Episodes counted together, so that a curve of a million of them is read in a few thousand rows. A bucket of level k
+-- holds 2^k episodes of one stream, in the order they were stored; levels are 4, 8, 12 and so on. Level 4 is there
+-- from its first episode on, a higher level once its bucket is full. Episodes and buckets are committed together.
+CREATE TABLE IF NOT EXISTS episode_rollups (
+  stream_no  INTEGER NOT NULL,
+  level      INTEGER NOT NULL,
+  bucket     INTEGER NOT NULL,                  -- 0 holds the stream's first 2^level episodes
+  first_id   INTEGER NOT NULL,                  -- least id in episode_rows
+  last_id    INTEGER NOT NULL,                  -- greatest
+  episodes   INTEGER NOT NULL,
+  returns    INTEGER NOT NULL,                  -- episodes whose return is no NaN
+  min_return REAL,                              -- of those; NULL without any
+  sum_return REAL,                              -- of those; NULL where infinities of both signs met
+  max_return REAL,
+  sum_length INTEGER NOT NULL,
+  first_t_ns INTEGER NOT NULL,
+  last_t_ns  INTEGER NOT NULL,
+  PRIMARY KEY (stream_no, level, bucket)
+) STRICT, WITHOUT ROWID;
+
+-- What retention removed. It is also a watermark: a record of the class up to last_seq that comes again is refused.
+CREATE TABLE IF NOT EXISTS retention_rows (
+  stream_no INTEGER NOT NULL,
+  class     TEXT NOT NULL CHECK (class IN ('step', 'info', 'log', 'metric', 'episode')),
+  reason    TEXT NOT NULL CHECK (reason IN ('max_runs', 'max_age_days', 'max_bytes')),
+  last_seq  INTEGER NOT NULL,
+  rows      INTEGER NOT NULL,                   -- removed so far
+  t_ns      INTEGER NOT NULL,                   -- wall clock of the last removal
+  is_done   INTEGER NOT NULL,                   -- 0 while rows up to last_seq may still be there
+  PRIMARY KEY (stream_no, class, reason)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS retention_rows_begun ON retention_rows (stream_no) WHERE NOT is_done;
+
+CREATE VIEW IF NOT EXISTS retention AS
+SELECT s.run, s.worker, s.incarnation, s.stream,
+       r.class, r.reason, r.last_seq, r.rows, r.t_ns,
+       strftime('%Y-%m-%d %H:%M:%f', r.t_ns / 1e9, 'unixepoch') AS time
+  FROM streams AS s
+  JOIN retention_rows AS r ON r.stream_no = s.stream_no
+ WHERE r.rows > 0;
+
+-- Runs that retention may touch. A failed run may have workers that go on: it has ended when all its streams have.
+CREATE VIEW IF NOT EXISTS ended_runs AS
+SELECT r.run, r.ended_ns
+  FROM runs AS r
+ WHERE r.state IN ('finished', 'failed', 'killed', 'stopped') AND r.ended_ns IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM streams AS s
+                    WHERE s.run = r.run
+                      AND coalesce(s.state, '') NOT IN ('finished', 'failed', 'killed', 'stopped'));
+
+-- Episodes go last, and only with their whole run. A stream that came, or went on, after that brings its run back.
+CREATE VIEW IF NOT EXISTS removed_runs AS
+SELECT s.run
+  FROM streams AS s
+  LEFT JOIN (SELECT stream_no, max(last_seq) AS last_seq
+               FROM retention_rows WHERE class = 'episode' AND is_done GROUP BY stream_no) AS r
+    ON r.stream_no = s.stream_no AND r.last_seq >= s.last_seq
+ GROUP BY s.run
+HAVING count(*) = count(r.stream_no);

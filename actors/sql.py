@@ -87,6 +87,14 @@ class Connection(Protocol):
         """Call after each commit with the pages in the log; replaces automatic checkpoints."""
         ...
 
+    def set_progress_handler(self, callable: Callable[[], bool] | None, nsteps: int = 100) -> None:  # noqa: A002
+        """Call every so many steps of a statement; true, or an exception, ends it."""
+        ...
+
+    def trace_v2(self, mask: int, callback: Callable[[dict[str, Any]], None] | None = None) -> None:
+        """Call when a statement starts."""
+        ...
+
     def wal_autocheckpoint(self, n: int) -> None:
         """Pages in the log after which SQLite checkpoints by itself; 0 for never."""
         ...

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.sql import Cursor, SqlValue
 from runlane.config.errors import WireError
 from runlane.transport.columns import StepColumns, decode_steps, step_dtype
@@ -19,8 +20,6 @@ from runlane.transport.messages import StepField, StepSchema
 from runlane.transport.records import IS_RESET
 from runlane.transport.wire import Frame, Section
 
-SEQ_BITS = 40
-SEQ_MASK = (1 << SEQ_BITS) - 1
 WIDTH = 9  # columns of either table
 
 _INT64_MAX = (1 << 63) - 1

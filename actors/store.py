@@ -5,6 +5,7 @@ store cannot take it raises, and what never came it notes in `drops`.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import msgspec
 import numpy as np
 
 from runlane.actors.record_rows import DROP_SQL, ROW_KINDS, rows_of
+from runlane.actors.removal import Removal, Removals
+from runlane.actors.rollups import EpisodeRollups
+from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.run_rows import apply_run_record, open_stream
 from runlane.actors.sql import SqlRow, SqlValue
 from runlane.actors.step_rows import (
-    SEQ_BITS,
-    SEQ_MASK,
     RowBuffer,
     ScalarLayout,
     StepBatch,
@@ -24,11 +26,12 @@ from runlane.actors.step_rows import (
     VectorLayout,
     step_layout,
 )
-from runlane.actors.store_file import make_room, open_writer, store_errors
+from runlane.actors.store_file import DISK_FULL, StoreFullError, make_room, open_writer, store_errors
 from runlane.actors.wal_keeper import WalKeeper
 from runlane.config.errors import EndpointError, StoreError
 from runlane.config.names import KINDS
 from runlane.config.settings import DbWriterSettings
+from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import RoleLock
 from runlane.transport.messages import StepSchema, StreamInfo
 from runlane.transport.records import Record, RunRecord
@@ -47,13 +50,17 @@ SELECT id FROM vector_step_rows WHERE id BETWEEN ?1 AND ?2
 _UPDATE_STREAM = """
 UPDATE streams SET
   first_seq = min(coalesce(first_seq, ?2), coalesce(?2, first_seq)), last_seq = max(last_seq, ?3),
-  steps = steps + ?4, episodes = episodes + ?5
+  steps = steps + ?4, episodes = episodes + ?5, seen_ns = coalesce(?6, seen_ns)
  WHERE stream_no = ?1
 """
+_NOTE_SEEN = "UPDATE streams SET seen_ns = ?2 WHERE stream = ?1"
 
 
 class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store did since it was opened: new `rows` by kind, rows that were there before, and its files."""
+    """What a store did since it was opened: new `rows` by kind, rows that were there before, and its files.
+
+    `wal_pinned_s` is how long readers have kept a log that is too large, `wal_pinned_by` who they are, as last seen.
+    """
 
     rows: dict[str, int]
     resent_rows: int
@@ -63,6 +70,9 @@ class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: int
     checkpoints_blocked: int
     checkpoints_failed: int
+    wal_requests: int
+    wal_pinned_s: float
+    wal_pinned_by: list[int]
 
 
 @dataclass(slots=True)
@@ -73,6 +83,7 @@ class _Change:
     last_seq: int = 0
     steps: int = 0
     episodes: int = 0
+    seen_ns: int = 0
 
 
 class Store:
@@ -83,7 +94,7 @@ class Store:
     and counted once.
     """
 
-    def __init__(self, path: Path, settings: DbWriterSettings) -> None:
+    def __init__(self, path: Path, settings: DbWriterSettings, clock: Clock | None = None) -> None:
         """Open or create the database; raises `StoreError` naming the file and the remedy."""
         make_room(path)
         self.path = path
@@ -94,11 +105,14 @@ class Store:
             self._lock.release()
             raise
         self._cursor = self._connection.cursor()
-        self._log = WalKeeper(self._connection, settings.wal_limit_bytes)
+        self.removals = Removals(self._connection)
+        self._rollups = EpisodeRollups(self._connection)
+        self._log = WalKeeper(self._connection, path, settings.wal_limit_bytes, clock or SystemClock())
         self._buffers = {layout.table: RowBuffer(self._cursor, layout) for layout in (ScalarLayout, VectorLayout)}
         self._layouts: dict[tuple[int, int], tuple[StepSchema, StepLayout]] = {}
         self._newest_steps: dict[int, int] = {}  # by stream, stored or buffered
         self._changes: dict[int, _Change] = {}
+        self._seen: dict[str, int] = {}
         self._counted: Counter[str] = Counter()  # in the open transaction
         self._committed: Counter[str] = Counter()
         self._is_closed = False
@@ -114,11 +128,15 @@ class Store:
         """Make everything since `begin` last. Before this returns nothing of it may be acked."""
         with store_errors(self.path):
             self._flush()
+            self._rollups.write()
             for stream_no, change in self._changes.items():
                 self._update_stream(stream_no, change)
+            if self._seen:
+                self._cursor.executemany(_NOTE_SEEN, list(self._seen.items()))
             self._cursor.execute("COMMIT")
         self._committed.update(self._counted)
         self._end_transaction()
+        self._rollups.end(is_committed=True)
         for cache in (self._newest_steps, self._layouts):
             if len(cache) > MAX_CACHED:
                 cache.clear()
@@ -129,9 +147,15 @@ class Store:
         self._committed["rollbacks"] += 1
         self._end_transaction()
         self._newest_steps.clear()
+        self._rollups.end(is_committed=False)
+        self.removals.forget()
         with store_errors(self.path):
             if self._connection.in_transaction:
                 self._cursor.execute("ROLLBACK")
+
+    def tend(self) -> None:
+        """Between transactions, when nothing is committed: empty a log that readers had kept."""
+        self._log.tend()
 
     # ---- streams -----------------------------------------------------------------------------------------
 
@@ -148,10 +172,22 @@ class Store:
         change = self._changes.get(stream_no)
         return max(found or 0, change.last_seq if change else 0)
 
-    def advance(self, stream_no: int, last_seq: int) -> None:
-        """Move the watermark. It is committed together with the records it speaks of, and never goes back."""
+    def advance(self, stream_no: int, last_seq: int, seen_ns: int = 0) -> None:
+        """Move the watermark. It is committed together with the records it speaks of, and never goes back.
+
+        `seen_ns` is when they came, by our clock.
+        """
         change = self._change(stream_no)
         change.last_seq = max(change.last_seq, last_seq)
+        change.seen_ns = max(change.seen_ns, seen_ns)
+
+    def note_seen(self, seen: Mapping[str, int]) -> None:
+        """Note when streams were last heard of, wall clock by id; unknown ones are passed over.
+
+        A run without it, that has not ended, reads as lost.
+        """
+        self._require_transaction()
+        self._seen.update(seen)
 
     # ---- records -----------------------------------------------------------------------------------------
 
@@ -164,7 +200,7 @@ class Store:
         layout = self._layout(stream_no, schema)
         batch = layout.decode(body, section)
         with store_errors(self.path):
-            batch = self._without_stored(stream_no, batch)
+            batch = self._without_stored(stream_no, self._without_removed(stream_no, batch))
             new = len(batch.seqs)
             if new:
                 self._buffers[layout.table].add(layout.values(batch, stream_no))
@@ -176,15 +212,20 @@ class Store:
     def insert_records(self, stream_no: int, kind: str, records: list[Record]) -> int:
         """Store records of one kind other than step; returns how many were new. Raises `WireError` as above."""
         change = self._change(stream_no)
+        given = len(records)
+        with store_errors(self.path):
+            removed_seq = self.removals.last_seq(stream_no, kind)
+        if removed_seq:
+            records = [record for record in records if record.seq > removed_seq]
         rows = rows_of(kind, records, stream_no)
         if not rows:
-            return 0
+            return self._count(kind, 0, given)
         with store_errors(self.path):
-            new = self._insert_runs(stream_no, rows, records) if kind == "run" else self._insert(kind, rows)
+            new = self._insert_runs(stream_no, rows, records) if kind == "run" else self._insert(kind, stream_no, rows)
         if kind == "episode":
             change.episodes += new
         _note_first(change, min(record.seq for record in records))
-        return self._count(kind, new, len(records))
+        return self._count(kind, new, given)
 
     def note_gap(self, stream_no: int, first_seq: int, last_seq: int, t_ns: int) -> None:
         """Note that the records from `first_seq` to `last_seq` never came."""
@@ -195,6 +236,23 @@ class Store:
     ) -> None:
         """Note that `records` records of one kind, between two seqs, came and could not be decoded."""
         self._note(stream_no, first_seq, kind, last_seq, t_ns, reason, records)
+
+    # ---- retention ---------------------------------------------------------------------------------------
+
+    def remove(self, removal: Removal, most_rows: int, t_ns: int) -> tuple[int, bool]:
+        """Remove about so many rows in a transaction of its own; returns how many, and whether nothing is left.
+
+        What is removed and the note of it in `retention_rows` are one commit. On an error nothing is removed.
+        """
+        self.begin()
+        try:
+            with store_errors(self.path):
+                removed = self.removals.piece(removal, most_rows, t_ns)
+            self.commit()
+        except StoreError:
+            self.rollback()
+            raise
+        return removed
 
     # ---- figures and the end -----------------------------------------------------------------------------
 
@@ -209,6 +267,9 @@ class Store:
             checkpoints=self._log.checkpoints,
             checkpoints_blocked=self._log.blocked,
             checkpoints_failed=self._log.failed,
+            wal_requests=self._log.requests,
+            wal_pinned_s=self._log.pinned_s,
+            wal_pinned_by=self._log.pinned_by,
         )
 
     def close(self) -> None:
@@ -219,7 +280,7 @@ class Store:
         try:
             if self._connection.in_transaction:
                 self.rollback()
-            self._log.truncate()
+            self._log.close()
         finally:
             self._connection.close()
             self._lock.release()
@@ -234,6 +295,7 @@ class Store:
         for buffer in self._buffers.values():
             buffer.clear()
         self._changes.clear()
+        self._seen.clear()
         self._counted.clear()
 
     def _change(self, stream_no: int) -> _Change:
@@ -264,11 +326,21 @@ class Store:
         is_new = ~np.isin(batch.seqs, stored)
         return StepBatch(batch.rows[is_new], batch.seqs[is_new])
 
+    def _without_removed(self, stream_no: int, batch: StepBatch) -> StepBatch:
+        """The batch without rows that were stored once, and that retention has removed since."""
+        removed_seq = self.removals.last_seq(stream_no, "step")
+        if not removed_seq:
+            return batch
+        is_new = batch.seqs > removed_seq
+        return StepBatch(batch.rows[is_new], batch.seqs[is_new])
+
     def _flush(self) -> None:
         for buffer in self._buffers.values():
             buffer.flush()
 
-    def _insert(self, kind: str, rows: list[SqlRow]) -> int:
+    def _insert(self, kind: str, stream_no: int, rows: list[SqlRow]) -> int:
+        if kind == "episode":
+            return self._rollups.insert(stream_no, rows)
         before = self._connection.total_changes()
         self._cursor.executemany(ROW_KINDS[kind].sql, rows)
         return self._connection.total_changes() - before
@@ -276,7 +348,7 @@ class Store:
     def _insert_runs(self, stream_no: int, rows: list[SqlRow], records: list[Record]) -> int:
         new = 0
         for row, record in zip(rows, records, strict=True):
-            if self._insert("run", [row]) and isinstance(record, RunRecord):
+            if self._insert("run", stream_no, [row]) and isinstance(record, RunRecord):
                 apply_run_record(self._connection, stream_no, record)
                 new += 1
         return new
@@ -288,7 +360,7 @@ class Store:
             self._cursor.execute(DROP_SQL, (stream_no, "db_writer", first_seq, *rest))
 
     def _update_stream(self, stream_no: int, change: _Change) -> None:
-        values = (stream_no, change.first_seq, change.last_seq, change.steps, change.episodes)
+        values = (stream_no, change.first_seq, change.last_seq, change.steps, change.episodes, change.seen_ns or None)
         self._cursor.execute(_UPDATE_STREAM, values)
         if not self._connection.changes():
             raise StoreError(f"{self.path}: there is no stream number {stream_no}")
@@ -302,7 +374,11 @@ class Store:
 def _take_lock(path: Path) -> RoleLock:
     try:
         return RoleLock(path.parent, path.name)
-    except (EndpointError, OSError) as error:
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise StoreFullError(f"{path}: {error.strerror}; free some space, then it goes on") from error
+        raise StoreError(f"the lock of {path} cannot be taken: {error}") from error
+    except EndpointError as error:
         raise StoreError(f"{path} has another writer, or its lock cannot be taken: {error}") from error
 
 

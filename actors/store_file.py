@@ -4,19 +4,23 @@ Exactly one connection writes and checkpoints (`Store`); every other opens read-
 """
 
 import contextlib
+import errno
 from collections.abc import Generator
 from importlib import resources
 from pathlib import Path
 
 import apsw
 
+from runlane.actors.reader_yield import YieldWatch
 from runlane.actors.sql import Connection, connect
 from runlane.config.errors import StoreError
 from runlane.config.settings import DbWriterSettings
+from runlane.transport.clock import Clock, SystemClock
 
 APPLICATION_ID = 0x52554E4C  # "RUNL", at byte 68 of the file
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_MS = 5_000
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _CACHE_KIB = 16_384
 _PROC_MOUNTS = Path("/proc/self/mounts")
@@ -85,11 +89,11 @@ def open_writer(path: Path, settings: DbWriterSettings) -> Connection:
     return connection
 
 
-def open_readonly(path: Path) -> Connection:
+def open_readonly(path: Path, clock: Clock | None = None) -> Connection:
     """Open the database for reading while its writer works; raises `StoreError` when there is none to read.
 
     A reader holds back the writer's checkpoints for as long as it is inside a query, so fetch all rows at
-    once and keep no cursor.
+    once and keep no cursor. A query that holds back a log above its limit ends with a `StoreError`.
     """
     if not path.exists():
         raise StoreError(
@@ -104,6 +108,7 @@ def open_readonly(path: Path) -> Connection:
             connection.pragma("query_only", True)
             if _is_empty(connection, path):
                 raise StoreError(f"{path} is empty: nothing was recorded into it yet")
+            YieldWatch(connection, path, clock or SystemClock())
         except BaseException:
             connection.close()
             raise
@@ -141,8 +146,7 @@ def file_system_of(path: Path, mounts: str) -> str:
 
 def _is_empty(connection: Connection, path: Path) -> bool:
     """Whether the file holds nothing yet; raises `StoreError` when it holds something that is not ours."""
-    application = connection.pragma("application_id")
-    version = connection.pragma("user_version")
+    application, version, tables = _identity(connection)
     if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
         return False
     if application == APPLICATION_ID:
@@ -151,12 +155,22 @@ def _is_empty(connection: Connection, path: Path) -> bool:
             f"{path} has schema version {version}, this runlane knows {SCHEMA_VERSION}; "
             f"{remedy}, or set db_writer.database to another file"
         )
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if application or version or tables:
         raise StoreError(
             f"{path} is the database of another program; move it away, or set db_writer.database to another file"
         )
     return True
+
+
+def _identity(connection: Connection) -> tuple[int, int, int]:
+    """Application, version and number of tables, at one moment: its writer may be creating the file."""
+    connection.execute("BEGIN")
+    try:
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").get
+        return connection.pragma("application_id"), connection.pragma("user_version"), tables
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _create(connection: Connection) -> None:

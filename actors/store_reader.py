@@ -1,5 +1,6 @@
 """Reading the database from other processes: one short read-only connection per question."""
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,17 +8,23 @@ from pathlib import Path
 import apsw
 import msgspec
 
+from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.sql import Connection, Cursor, SqlRow
-from runlane.actors.step_rows import SEQ_BITS, SEQ_MASK
 from runlane.actors.store_file import open_readonly, store_errors
 from runlane.actors.topology import proxy_name
 from runlane.config.errors import StoreError
 
 MEAN_EPISODES = 100  # the newest of a run that its mean return is taken over
 
+LOST_NS = 4_000_000_000  # a run nobody was heard of for so long is lost; the view `run_status` says the same
+
 _RUNS = """
-SELECT r.run, r.name, r.state, r.started_ns, r.ended_ns,
-       count(DISTINCT s.worker) FILTER (WHERE substr(s.worker, 1, length(?)) <> ?),
+SELECT r.run, r.name,
+       iif(r.state IN ('running', 'stalled') AND ?2 > coalesce(
+             max(s.seen_ns) FILTER (WHERE coalesce(s.state, 'running') IN ('running', 'stalled')), 0),
+           'lost', r.state),
+       r.started_ns, r.ended_ns, max(s.seen_ns),
+       count(DISTINCT s.worker) FILTER (WHERE substr(s.worker, 1, length(?1)) <> ?1),
        coalesce(sum(s.steps), 0), coalesce(sum(s.episodes), 0),
        (SELECT coalesce(sum(d.records), 0) FROM drop_rows AS d
          WHERE d.stream_no IN (SELECT stream_no FROM streams WHERE run = r.run)),
@@ -30,7 +37,8 @@ _NEWEST_RETURNS = "SELECT t_ns, episode_return FROM episode_rows WHERE id BETWEE
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `steps` are environment steps; `mean_return` is over its newest 100 episodes, None without any;
-    proxies do not count as workers.
+    proxies do not count as workers. `state` is `lost` when the run has not ended and nobody who could write it
+    was heard of for 4 s; `seen_ns` is when somebody was, None before the first time.
     """
 
     run: str
@@ -38,6 +46,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     started_ns: int
     ended_ns: int | None
+    seen_ns: int | None
     workers: int
     steps: int
     episodes: int
@@ -45,12 +54,15 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     drops: int
 
 
-def list_runs(path: Path) -> list[RunRow]:
-    """Every run, newest first. Reads counters and the newest episodes, never the step rows."""
-    prefix = proxy_name("")
+def list_runs(path: Path, now_ns: int | None = None) -> list[RunRow]:
+    """Every run, newest first. Reads counters and the newest episodes, never the step rows.
+
+    `now_ns` is the head host's wall clock, by default this host's.
+    """
+    heard_ns = (time.time_ns() if now_ns is None else now_ns) - LOST_NS
     with _reading(path) as connection:
         connection.execute("BEGIN")  # one moment for all the questions
-        return [_run_row(connection, row) for row in connection.execute(_RUNS, (prefix, prefix)).fetchall()]
+        return [_run_row(connection, row) for row in connection.execute(_RUNS, (proxy_name(""), heard_ns)).fetchall()]
 
 
 def query(path: Path, sql: str) -> tuple[tuple[str, ...], list[SqlRow]]:
@@ -97,7 +109,7 @@ def _read_only(path: Path) -> StoreError:
 
 def _run_row(connection: Connection, row: SqlRow) -> RunRow:
     *facts, streams = row
-    names = ("run", "name", "state", "started_ns", "ended_ns", "workers", "steps", "episodes", "drops")
+    names = ("run", "name", "state", "started_ns", "ended_ns", "seen_ns", "workers", "steps", "episodes", "drops")
     numbers = [int(number) for number in str(streams).split(",") if number]
     values = dict(zip(names, facts, strict=True)) | {"mean_return": _mean_return(connection, numbers)}
     return msgspec.convert(values, RunRow)

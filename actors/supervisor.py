@@ -251,7 +251,7 @@ class Supervisor:
                     raise WireError("frames", f"{len(frames)} to the supervisor")
                 self._on_message(frames[0], decode_control(frames[1]))
             except WireError as error:
-                self._reject(error)
+                self.rejections.reject(error, "supervisor")
 
     def _on_message(self, peer: bytes, message: ControlMessage) -> None:
         now_s = self.clock.monotonic_s()
@@ -290,8 +290,3 @@ class Supervisor:
             return send_control(self._socket, message, peer)
         except zmq.ZMQError:  # EHOSTUNREACH
             return False
-
-    def _reject(self, error: WireError) -> None:
-        count = self.rejections.count(error)
-        if count & (count - 1) == 0:  # the first, and then ever fewer: a stranger must not fill the log
-            log_event(log_ids.WIRE_REJECTED, reason=error.reason, count=count, detail=error.detail[:120])

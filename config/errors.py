@@ -52,5 +52,9 @@ class SubscriberRefusedError(RunlaneError):
     """The router refused a subscriber's hello; the text is the router's reason."""
 
 
+class JournalError(RunlaneError):
+    """A journal cannot be made, or its files are damaged, foreign or of another version."""
+
+
 class StoreError(RunlaneError):
     """The database cannot be opened, is of another version, or refused a statement."""

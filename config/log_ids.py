@@ -61,6 +61,9 @@ RUNBUS_SUBSCRIBER_REFUSED = _warning("RUNBUS_SUBSCRIBER_REFUSED", "a hello was r
 RUNBUS_OVERFLOW = _warning("RUNBUS_OVERFLOW", "a QoS policy began to drop records of a subscriber's queue")
 RUNBUS_BACKPRESSURE = _debug("RUNBUS_BACKPRESSURE", "a full block queue stopped ingress, or let it go on")
 RUNBUS_STREAM_OPENED = _info("RUNBUS_STREAM_OPENED", "a proxy announced a stream")
+RUNBUS_STREAM_REFUSED = _error(
+    "RUNBUS_STREAM_REFUSED", "a second living source said hello for a stream; nothing is taken from it"
+)
 RUNBUS_STREAM_CLOSED = _info("RUNBUS_STREAM_CLOSED", "a stream's proxy said goodbye after its last ack")
 RUNBUS_GAP = _warning("RUNBUS_GAP", "a batch came before the one expected; the proxy is asked to resend")
 RUNBUS_RESENT = _info("RUNBUS_RESENT", "unacked batches were queued again for a block subscriber that came back")
@@ -68,23 +71,47 @@ RUNBUS_RESENT = _info("RUNBUS_RESENT", "unacked batches were queued again for a 
 PROXY_STREAM_OPENED = _info("PROXY_STREAM_OPENED", "a worker announced a stream to its proxy")
 PROXY_STREAM_CLOSED = _info("PROXY_STREAM_CLOSED", "a worker said goodbye and all its records are acked")
 PROXY_REWOUND = _info("PROXY_REWOUND", "unacked batches are sent again, after a router restart or a gap")
-PROXY_UNDRAINED = _error(
-    "PROXY_UNDRAINED", "the proxy ends with records that were never acked; `records` says how many"
+PROXY_UNDRAINED = _warning(
+    "PROXY_UNDRAINED", "the proxy ends before all is acked; `records` of them stay in the journals for its successor"
+)
+PROXY_WORKER_GONE = _info("PROXY_WORKER_GONE", "a stream's worker has died; what is left in its journal is stored now")
+PROXY_WORKER_STALLED = _warning(
+    "PROXY_WORKER_STALLED", "a worker lives and makes no record, for `seconds`; or makes records again"
+)
+PROXY_STREAM_REFUSED = _error("PROXY_STREAM_REFUSED", "the router has another living source of this stream")
+
+JOURNAL_ADOPTED = _info("JOURNAL_ADOPTED", "a journal that nobody drained was found and is drained now")
+JOURNAL_DRAINED = _info("JOURNAL_DRAINED", "all of a journal is committed and its files are removed")
+JOURNAL_TORN = _info("JOURNAL_TORN", "the last record was cut short by a kill; its call had not returned")
+JOURNAL_DAMAGED = _error(
+    "JOURNAL_DAMAGED", "a journal cannot be read from some record on; everything before it is stored, the file is kept"
 )
 
 DURABLE_OPENED = _info("DURABLE_OPENED", "the DB writer opened the database")
 DURABLE_COMMITTED = _debug("DURABLE_COMMITTED", "a transaction is committed and its batches are acked")
 DURABLE_GAP = _error("DURABLE_GAP", "a hole before a batch is stored as a `drops` row")
 DURABLE_REJECTED = _error("DURABLE_REJECTED", "a batch could not be decoded; its records are stored as a `drops` row")
+DURABLE_PRUNED = _info("DURABLE_PRUNED", "retention removed records of a stream; the view `retention` counts them")
+DURABLE_PRUNE_FAILED = _warning("DURABLE_PRUNE_FAILED", "retention could not remove rows now and tries again soon")
+DURABLE_OVER_BUDGET = _warning(
+    "DURABLE_OVER_BUDGET", "the database is above `max_bytes` and holds nothing more that may be removed"
+)
+DURABLE_WAL_PINNED = _warning(
+    "DURABLE_WAL_PINNED",
+    "readers keep the write-ahead log from being emptied; `pids` says who, `wal_bytes` how large it is",
+)
+DURABLE_RECOVERED = _info("DURABLE_RECOVERED", "a transaction that had failed is committed; `attempts` says how often")
 DURABLE_RETRY = _error("DURABLE_RETRY", "a transaction failed and is tried again; nothing is acked meanwhile")
 
 WORKER_ATTACHED = _info("WORKER_ATTACHED", "a session is connected to its proxy")
 WORKER_DETACHED = _warning("WORKER_DETACHED", "no graph and no proxy was found: this process records nothing")
 WORKER_FAULT = _warning("WORKER_FAULT", "telemetry failed inside a worker; training goes on, `count` says how often")
-WORKER_BLOCKED = _warning("WORKER_BLOCKED", "step() waits because the outbox is full")
-WORKER_DROPPED = _warning(
-    "WORKER_DROPPED", "the outbox is full and records are dropped, each counted in a `drop` record"
+WORKER_BLOCKED = _warning("WORKER_BLOCKED", "step() waits because the journal is at its quota")
+WORKER_DROPPED = _error(
+    "WORKER_DROPPED", "the journal or its disk is full and records are dropped, each counted in a `drop` record"
 )
-WORKER_UNDRAINED = _error("WORKER_UNDRAINED", "close() reached its deadline with records not yet acked")
+WORKER_UNDRAINED = _warning(
+    "WORKER_UNDRAINED", "close() reached its deadline; `records` stay in the journal until they are stored from there"
+)
 
 REGISTRY: dict[str, LogId] = {value.name: value for value in list(globals().values()) if isinstance(value, LogId)}

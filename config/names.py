@@ -34,6 +34,8 @@ CONTEXT_VARIABLES = {
 # Files and sockets. A socket belongs to the role before its `+`, whose lock guards it.
 DATABASE_FILE = "runlane.db"
 LOG_DIR = "logs"
+JOURNAL_DIR = "journals"
+YIELD_SUFFIX = "-yield"  # beside the database: its writer asks readers to let the log go
 SUPERVISOR_SOCKET = "supervisor"
 INGRESS_SOCKET = "router+in"
 CONTROL_SOCKET = "router+ctl"
@@ -42,9 +44,12 @@ SOCKET_SUFFIX = ".ipc"
 
 # Record kinds. The order is the number on the wire (1 = step), so new kinds go last.
 KINDS = ("step", "episode", "metric", "log", "run", "drop", "info")
+# Of these, what retention may take out of a run that has ended; the one missed least first.
+RETENTION_CLASSES = ("step", "info", "log", "metric")
 
 ROUTER = "router"
 DB_WRITER = "db_writer"
 SUPERVISOR = "supervisor"
 GUI = "gui"
+RECOVERY = "recovery"
 PROXY_PREFIX = "proxy-"

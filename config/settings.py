@@ -129,20 +129,39 @@ class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A worker's proxy: how many bytes of unacked batches it may hold before it stops reading its worker."""
+    """A worker's proxy: how many bytes of unacked batches it holds, and when a silent worker counts as stalled."""
 
     outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 18)] = 2 << 20
     drain_s: Seconds = 1.5
+    stalled_s: Seconds = 30.0
 
 
 class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a training process does with its records before its proxy has acked them."""
+    """What a training process does with its records: when they are sent, and when the journal is full."""
 
     batch_records: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH_RECORDS)] = MAX_BATCH_RECORDS
     batch_age_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
-    outbox_bytes: Annotated[int, msgspec.Meta(ge=1 << 18)] = 2 << 20
     overflow: Literal["block", "drop_newest"] = "block"
     close_s: Seconds = 5.0
+
+
+class JournalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A worker's journal: its size on disk, and how often it is forced there. `sync_ms` 0 leaves that to the kernel."""
+
+    segment_bytes: Annotated[int, msgspec.Meta(ge=1 << 16, le=1 << 30)] = 4 << 20
+    quota_bytes: Annotated[int, msgspec.Meta(ge=1 << 18)] = 1 << 30
+    min_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 << 20
+    sync_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 50.0
+
+    def __post_init__(self) -> None:
+        """A quota of less than four segments would be full before the first one is acked."""
+        if self.quota_bytes < 4 * self.segment_bytes:
+            raise SettingsError(
+                "quota_bytes",
+                self.quota_bytes,
+                f"holds less than four segments (segment_bytes = {self.segment_bytes})",
+                f"choose {4 * self.segment_bytes} or more, or smaller segments",
+            )
 
 
 class DbWriterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -153,6 +172,40 @@ class DbWriterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     commit_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 30.0
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     wal_limit_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 << 20
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the database may hold of runs that have ended. Without a limit it keeps everything.
+
+    `classes` are the record kinds that age and size may take out of a run, the one missed least first.
+    """
+
+    max_runs: Positive | None = None
+    max_age_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] | None = None
+    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] | None = None
+    classes: list[str] = msgspec.field(default_factory=lambda: list(names.RETENTION_CLASSES))
+
+    def __post_init__(self) -> None:
+        """Refuse classes that must stay, and an age that would take nothing."""
+        if set(self.classes) - set(names.RETENTION_CLASSES) or len(set(self.classes)) < len(self.classes):
+            raise SettingsError(
+                "classes",
+                self.classes,
+                "names what retention cannot take out of a run (episodes and drops stay), or one class twice",
+                f"choose from {', '.join(names.RETENTION_CLASSES)}, in the order in which they may go",
+            )
+        if self.max_age_days is not None and not self.classes:
+            raise SettingsError(
+                "max_age_days",
+                self.max_age_days,
+                "would take nothing, because classes is empty",
+                "name at least one class, or remove max_age_days",
+            )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is any limit."""
+        return any(limit is not None for limit in (self.max_runs, self.max_age_days, self.max_bytes))
 
 
 class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -208,7 +261,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     router: RouterSettings = RouterSettings()
     proxy: ProxySettings = ProxySettings()
     session: SessionSettings = SessionSettings()
+    journal: JournalSettings = JournalSettings()
     db_writer: DbWriterSettings = DbWriterSettings()
+    retention: RetentionSettings = RetentionSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     subscribers: dict[str, SubscriberSettings] = {}
     workers: dict[str, WorkerSettings] = {}

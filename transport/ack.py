@@ -1,8 +1,8 @@
 """Who still owes what: unacked batches at the sender, the next expected seq at the receiver. No sockets.
 
-Both ends of both hops use these two classes: worker → proxy and proxy → router. ZeroMQ may lose batches when
-a peer dies, and it may lose the *oldest* of them; so the receiver takes only the next seq it expects, and the
-sender goes back to it (go-back-N). An ack always means: committed, up to here, without a hole.
+Both ends of the hop from proxy to router use these two classes. ZeroMQ may lose batches when a peer dies, and it
+may lose the *oldest* of them; so the receiver takes only the next seq it expects, and the sender goes back to it
+(go-back-N). An ack always means: committed, up to here, without a hole.
 """
 
 from collections import deque
@@ -31,8 +31,8 @@ class Batch(NamedTuple):
 class AckWindow:
     """Sender's side of one stream: batches in order, sent or not, until they are acked.
 
-    Bounded by `max_bytes`: the owner must not append while `is_full`. This is the place the journal takes
-    over: it will hold the batches on disk, behind the same calls.
+    Bounded by `max_bytes`: the owner must not append while `is_full`. It is a window on the stream's journal: what
+    lies before its first batch and is not acked must be read there again when a receiver asks for it, see `reset`.
     """
 
     def __init__(self, max_bytes: int, first_seq: int = 1) -> None:
@@ -43,6 +43,7 @@ class AckWindow:
         self._batches: deque[Batch] = deque()
         self._sent_count = 0
         self._acked_seq: int = first_seq - 1
+        self._base_seq: int = first_seq - 1  # before the first batch held
         self._last_seq: int = first_seq - 1
 
     def append(self, batch: Batch) -> None:
@@ -63,14 +64,20 @@ class AckWindow:
 
     def on_ack(self, seq: int) -> int:
         """Forget what is committed; returns how many records that were. An old or repeated ack is harmless."""
-        freed = 0
+        before = self._acked_seq
         while self._batches and self._batches[0].last_seq <= seq:
             batch = self._batches.popleft()
             self.size_bytes -= batch.size_bytes
-            freed += batch.records
             self._sent_count = max(0, self._sent_count - 1)
-            self._acked_seq = batch.last_seq
-        return freed
+            self._base_seq = batch.last_seq
+        self._acked_seq = max(before, min(seq, self._base_seq))
+        return self._acked_seq - before
+
+    def reset(self, first_seq: int) -> None:
+        """Hold nothing, and go on with the batch that begins at `first_seq`. What is acked stays acked."""
+        self._batches.clear()
+        self.size_bytes = self._sent_count = 0
+        self._base_seq = self._last_seq = first_seq - 1
 
     def on_welcome(self, expected_seq: int, sent_seq: int) -> bool:
         """The receiver had everything before `expected_seq` when we had sent up to `sent_seq`.
@@ -100,6 +107,11 @@ class AckWindow:
         return self._acked_seq + 1
 
     @property
+    def base_seq(self) -> int:
+        """The seq before the first batch held."""
+        return self._base_seq
+
+    @property
     def last_seq(self) -> int:
         """The newest seq appended."""
         return self._last_seq
@@ -108,7 +120,7 @@ class AckWindow:
     def sent_seq(self) -> int:
         """The newest seq sent since the last rewind."""
         if self._sent_count == 0:
-            return self._acked_seq
+            return self._base_seq
         return self._batches[self._sent_count - 1].last_seq
 
     @property

@@ -132,8 +132,9 @@ class RoleLock:
                     continue
                 raise EndpointError(f"{role} is running already (pid {_holder(self.path)}, lock {self.path})")
             if _is_same_file(fd, self.path):
-                os.ftruncate(fd, 0)
-                os.write(fd, f"{os.getpid()}\n".encode())
+                with contextlib.suppress(OSError):  # on a full disk the lock holds as well without our pid in it
+                    os.ftruncate(fd, 0)
+                    os.write(fd, f"{os.getpid()}\n".encode())
                 return fd
             os.close(fd)  # the former holder unlinked it between our open and our lock
 

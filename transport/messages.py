@@ -40,7 +40,11 @@ class StepSchema(msgspec.Struct, frozen=True):
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Who writes a stream, and how its step rows are laid out so far."""
+    """Who writes a stream, and how its step rows are laid out so far.
+
+    `forked_from` is the stream of the process this one was forked from. `is_resumed` says that this stream goes on
+    where an earlier incarnation of its worker ended, at training step `resumed_step` if that is known.
+    """
 
     stream: StreamId
     run: Name
@@ -50,6 +54,9 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     started_ns: Seq
     run_name: Annotated[str, msgspec.Meta(max_length=200)] = ""
     schemas: Annotated[list[StepSchema], msgspec.Meta(max_length=1 << 16)] = []
+    forked_from: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{32})?$")] = ""
+    is_resumed: bool = False
+    resumed_step: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
 
 
 # ---- a source and its receiver: worker → proxy, proxy → router -------------------------------------------
@@ -59,12 +66,13 @@ class StreamHello(_Message, frozen=True, kw_only=True, tag="stream_hello"):
     """Source → receiver: this is my stream. Sent first, after a reconnect, and as a keep-alive.
 
     `oldest_seq` is the oldest record the source still holds (everything before it is committed); `sent_seq`
-    the newest it has sent on this connection before this message.
+    the newest it has sent on this connection before this message. A worker tells its proxy where its `journal` lies.
     """
 
     info: StreamInfo
     oldest_seq: Annotated[int, msgspec.Meta(ge=1, le=(1 << 40) - 1)]
     sent_seq: Seq
+    journal: Annotated[str, msgspec.Meta(max_length=4096)] = ""
 
 
 class StreamWelcome(_Message, frozen=True, kw_only=True, tag="stream_welcome"):
@@ -88,6 +96,13 @@ class StreamAck(_Message, frozen=True, kw_only=True, tag="stream_ack"):
 
     stream: StreamId
     seq: Seq
+
+
+class StreamRefused(_Message, frozen=True, kw_only=True, tag="stream_refused"):
+    """Receiver → source: another living source writes this stream. Nothing of it will be taken from you."""
+
+    stream: StreamId
+    reason: str
 
 
 class StreamBye(_Message, frozen=True, kw_only=True, tag="stream_bye"):
@@ -148,6 +163,15 @@ class StreamOpened(_Message, frozen=True, kw_only=True, tag="stream_opened"):
     """Router → subscriber, before the first delivery of a stream and whenever its schemas grow."""
 
     info: StreamInfo
+
+
+class StreamsAlive(_Message, frozen=True, kw_only=True, tag="streams_alive"):
+    """Router → `block` subscriber, every second or so: somebody who could write these streams is there.
+
+    Whoever keeps no account of who is alive passes over it.
+    """
+
+    streams: list[StreamId]
 
 
 class RouterBye(_Message, frozen=True, kw_only=True, tag="router_bye"):
@@ -239,6 +263,7 @@ ControlMessage = (
     | StreamWelcome
     | StreamNack
     | StreamAck
+    | StreamRefused
     | StreamBye
     | SubscriberHello
     | SubscriberWelcome
@@ -246,6 +271,7 @@ ControlMessage = (
     | SubscriberLease
     | SubscriberBye
     | StreamOpened
+    | StreamsAlive
     | RouterBye
     | Heartbeat
     | WorkerStart

@@ -18,7 +18,7 @@ IS_RESET = 4
 HUMAN = 8
 
 Outcome = Literal["terminated", "truncated", "abandoned"]
-RunState = Literal["running", "finished", "failed", "killed", "stopped"]
+RunState = Literal["running", "stalled", "finished", "failed", "killed", "stopped"]
 
 
 class EpisodeRecord(msgspec.Struct, frozen=True, array_like=True):

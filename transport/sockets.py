@@ -8,10 +8,12 @@ from typing import Any
 
 import zmq
 
+from runlane.config import log_ids
 from runlane.config.errors import EndpointError, WireError
 from runlane.config.settings import TransportSettings
 from runlane.transport.endpoint import unlink_socket
 from runlane.transport.keys import apply_client_keys, apply_server_keys, stop_authenticator
+from runlane.transport.log import log_event
 from runlane.transport.messages import ControlMessage
 from runlane.transport.wire import MAX_BODY_BYTES, decode_control, encode_control
 
@@ -33,6 +35,12 @@ class Rejections:
     """Count of frames refused, by the short reason of their `WireError`."""
 
     by_reason: dict[str, int]
+
+    def reject(self, error: WireError, place: str) -> None:
+        """Count a refused frame, and log it at powers of two: a flood of garbage must not flood the log."""
+        count = self.count(error)
+        if count & (count - 1) == 0:
+            log_event(log_ids.WIRE_REJECTED, place=place, reason=error.reason, count=count, detail=error.detail[:120])
 
     def count(self, error: WireError) -> int:
         """Add one and return how many of this reason there are."""

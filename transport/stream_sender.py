@@ -1,4 +1,4 @@
-"""StreamSender: one stream's way to its receiver over a DEALER. The same code at both hops.
+"""StreamSender: one stream's way from its proxy to the router over a DEALER.
 
 Says hello first, sends what the `AckWindow` holds, goes back when told, says goodbye after the last ack.
 No socket of its own: the owner gives a function that sends frames without waiting.

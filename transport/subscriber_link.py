@@ -8,6 +8,7 @@ because it would mean nothing, or the wrong batch, to a new router.
 import contextlib
 import os
 import socket as host_socket
+from collections.abc import Callable
 
 import zmq
 
@@ -23,6 +24,7 @@ from runlane.transport.messages import (
     RouterBye,
     StreamInfo,
     StreamOpened,
+    StreamsAlive,
     SubscriberBye,
     SubscriberHello,
     SubscriberLease,
@@ -67,6 +69,7 @@ class SubscriberLink:
         self.rejections = Rejections({})
         self.epoch = 0
         self.router_said_bye = False
+        self.on_streams_alive: Callable[[list[str]], None] | None = None
         self._settings = settings
         self._clock = clock or SystemClock()
         self._instance = new_stream_id()
@@ -187,6 +190,9 @@ class SubscriberLink:
         message = decode_control(frame)
         if isinstance(message, StreamOpened):
             self.streams[bytes.fromhex(message.info.stream)] = message.info
+        elif isinstance(message, StreamsAlive):
+            if self.on_streams_alive is not None:
+                self.on_streams_alive(message.streams)
         elif isinstance(message, RouterBye):
             self.router_said_bye = True
             self._is_joined = False

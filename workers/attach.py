@@ -20,6 +20,7 @@ from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo, WorkerStarted
 from runlane.workers.plain_values import MAX_FACTS_BYTES, plain_map, short_text
 from runlane.workers.session import WorkerSession
+from runlane.workers.stream_writer import has_global_lock
 
 ASK_S = 5.0
 MAX_RUN_NAME = 200  # as `StreamInfo.run_name`
@@ -64,6 +65,9 @@ def attach(
     like `argparse.Namespace`. Called again, as for each sub-environment, it opens another stream of the same run.
     """
     if os.environ.get(names.ENV_DISABLED) == "1":
+        return DetachedSession()
+    if not has_global_lock():
+        log_event(log_ids.WORKER_DETACHED, reason="free-threaded Python is not supported; use the standard build")
         return DetachedSession()
     try:
         chosen = settings or load()

@@ -11,20 +11,39 @@ from numpy.typing import NDArray
 
 from runlane.transport.records import IS_RESET, TERMINATED, TRUNCATED
 
+# Added to a tracker's `place` for every step.
+ONE_STEP = 1 << 32
+_EPISODE = ONE_STEP - 1
 
-@dataclass(slots=True)
+
 class EpisodeTracker:
-    """One environment's running episode."""
+    """One environment's running episode. `place` is episode + (step << 32), as both stand in a row."""
 
-    episode: int = 1
-    step: int = 0
-    episode_return: float = 0.0
-    started_ns: int = 0
+    __slots__ = ("episode_return", "place", "started_ns")
+
+    def __init__(self, episode: int = 1, step: int = 0, episode_return: float = 0.0, started_ns: int = 0) -> None:
+        """The first episode, before its first step."""
+        self.place = episode + (step << 32)
+        self.episode_return = episode_return
+        self.started_ns = started_ns
+
+    @property
+    def episode(self) -> int:
+        """Number of the episode, from 1."""
+        return self.place & _EPISODE
+
+    @property
+    def step(self) -> int:
+        """Steps made in it."""
+        return self.place >> 32
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.place = self.episode + (step << 32)
 
     def begin_next(self) -> None:
         """The episode ended; the next one has no step yet."""
-        self.episode += 1
-        self.step = 0
+        self.place = self.episode + 1
         self.episode_return = 0.0
         self.started_ns = 0
 

@@ -1,6 +1,7 @@
 """WorkerSession: the one object a training loop holds. Its calls return at once and never raise.
 
-Knows steps, episodes and metrics; how their records become a stream is `StreamWriter`'s part.
+When a call has returned, its record is in the journal and survives `kill -9`. Knows steps, episodes and metrics;
+how their records become a stream is `StreamWriter`'s part.
 """
 
 import atexit
@@ -12,12 +13,11 @@ import time
 import weakref
 from collections.abc import Mapping
 from typing import Any
+from zlib import adler32
 
 import numpy as np
 
-from runlane.config import log_ids
 from runlane.config.settings import Settings
-from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo
 from runlane.transport.records import (
     HUMAN,
@@ -32,12 +32,17 @@ from runlane.transport.records import (
     RunRecord,
     RunState,
 )
-from runlane.workers.episode_tracker import EpisodeTracker, VectorTracker
+from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker, VectorTracker
 from runlane.workers.plain_values import MAX_NAME_CHARACTERS, plain_map, short_text
 from runlane.workers.step_layout import StepLayout, VectorLayout, field_of
-from runlane.workers.stream_writer import NoRoomError, StreamWriter
+from runlane.workers.stream_writer import NoRoomError, StreamWriter, holds_turns
 
 _time_ns = time.time_ns
+_Array = np.ndarray
+_TAIL = struct.Struct("<IB")  # env_index and flags
+_TAILS = [_TAIL.pack(0, flags) for flags in range(16)]
+_NO_FLAGS = _TAILS[0]
+_SECOND_STEP = 2 * ONE_STEP
 _SESSIONS: "weakref.WeakSet[WorkerSession]" = weakref.WeakSet()
 _ENDED = TERMINATED | TRUNCATED
 
@@ -86,63 +91,105 @@ class WorkerSession(StreamWriter):
         opens a new schema). `terminated` or `truncated` ends the episode and writes its record. `is_reset`
         marks the row an autoreset makes: it has step 0 and counts for nothing.
         """
+        while self._busy:
+            if self._wait_turn("step"):
+                return
+        self._busy = True  # no call between this and the look before it: see `stream_writer.py`
         try:
-            with self._lock:
-                batch = self._batch
-                tracker = self._tracker if env_index == 0 else self._track(env_index)
-                if batch.seq >= batch.full_seq:
-                    try:
-                        batch = self._make_room("step")
-                    except NoRoomError:  # the row is lost, and counted; the episode still has to be right
-                        if not is_reset:
-                            tracker.step += 1
-                            tracker.episode_return += float(reward)
-                            if terminated or truncated:
-                                self._end_episode(tracker, env_index, "terminated" if terminated else "truncated", None)
-                        return
-                    tracker = self._track(env_index)  # a forked child has just begun anew
-                episode, number = tracker.episode, tracker.step + 1
-                flags = 0
-                if terminated:
-                    flags = TERMINATED
-                if truncated:
-                    flags |= TRUNCATED
-                if is_human:
-                    flags |= HUMAN
-                if is_reset:
-                    flags |= IS_RESET
-                    number = 0
-                t_ns = _time_ns()
-                seq = batch.seq + 1
-                is_packed = False
-                if observation is None and batch.is_plain:
-                    try:
-                        batch.pack_into(
-                            batch.buffer, batch.offset, seq, t_ns, episode, number, env_index, flags, reward, action
-                        )
-                        is_packed = True
-                    except (TypeError, struct.error):  # a row unlike the last
-                        pass
-                if not is_packed:
-                    self._write_row((seq, t_ns, episode, number, env_index, flags, reward), action, observation)
-                batch.offset += batch.layout.row_bytes  # type: ignore[union-attr]
-                batch.seq = seq
-                if number:
-                    tracker.step = number
-                    tracker.episode_return += float(reward)  # the sum of float32 rewards would drift
-                    if number == 1:
-                        tracker.started_ns = t_ns
+            journal = self._journal
+            offset = journal.offset
+            pack = journal.pack
+            if pack is None or offset >= journal.stop_offset or env_index or is_reset or is_human:
+                self._step(action, reward, terminated, truncated, observation, info, env_index, is_reset, is_human)
+                return
+            tracker = self._tracker
+            place = tracker.place + ONE_STEP
+            seq = journal.seq + 1
+            t_ns = _time_ns()
+            tail = _NO_FLAGS
+            if terminated or truncated:
+                tail = _TAILS[(TERMINATED if terminated else 0) | (TRUNCATED if truncated else 0)]
+            if reward.__class__ is not float:
+                reward = float(reward)  # the sum of float32 rewards would drift
+            try:
+                if observation is None:
+                    row = pack(journal.prefix, seq, t_ns, place, tail, reward, action)
+                elif (
+                    observation.__class__ is _Array
+                    and observation.dtype is journal.observation_dtype
+                    and observation.nbytes == journal.observation_bytes
+                ):
+                    row = pack(journal.prefix, seq, t_ns, place, tail, reward, action, observation.tobytes())
                 else:
-                    self._reset_rows += 1
-                if flags & _ENDED and number:
-                    self._end_episode(tracker, env_index, "terminated" if terminated else "truncated", None)
-                if info:
-                    facts = plain_map(info)
-                    self._append("info", lambda own: InfoRecord(own, seq, env_index, facts))
+                    row = None
+            except (TypeError, struct.error):  # a row unlike the last
+                row = None
+            if row is None:
+                self._step(action, reward, terminated, truncated, observation, info, 0, False, False)
+                return
+            journal.put(journal.view, offset, adler32(row), row)
+            journal.offset = offset + journal.record_bytes  # no call from here to the tracker's place
+            journal.seq = seq
+            tracker.place = place
+            tracker.episode_return += reward
+            if place < _SECOND_STEP:
+                tracker.started_ns = t_ns
+            if terminated or truncated:
+                self._end_episode(tracker, 0, "terminated" if terminated else "truncated", None)
+            if info:
+                self._append_info(seq, 0, info)
         except NoRoomError:
             return
         except Exception as error:
             self._fault("step", error)
+        finally:
+            self._busy = False
+
+    def _step(
+        self,
+        action: Any,
+        reward: Any,
+        terminated: bool,
+        truncated: bool,
+        observation: Any,
+        info: Mapping[str, Any] | None,
+        env_index: int,
+        is_reset: bool,
+        is_human: bool,
+    ) -> None:
+        """A step that is unlike the last one, or has to look for room."""
+        outcome: Outcome = "terminated" if terminated else "truncated"
+        reward = float(reward)
+        try:
+            journal = self._look("step", self._journal.record_bytes)
+        except NoRoomError:  # the row is lost, and counted; the episode still has to be right
+            if not is_reset:
+                tracker = self._track(env_index)
+                tracker.place += ONE_STEP
+                tracker.episode_return += reward
+                if terminated or truncated:
+                    self._end_episode(tracker, env_index, outcome, None)
+            return
+        tracker = self._track(env_index)
+        flags = (TERMINATED if terminated else 0) | (TRUNCATED if truncated else 0)
+        flags |= (HUMAN if is_human else 0) | (IS_RESET if is_reset else 0)
+        place = tracker.episode if is_reset else tracker.place + ONE_STEP
+        t_ns = _time_ns()
+        row = self._row((t_ns, place, _TAIL.pack(env_index, flags), reward), action, observation)
+        journal.put(journal.view, journal.offset, adler32(row), row)
+        seq = journal.seq + 1
+        journal.offset, journal.seq = journal.offset + journal.record_bytes, seq
+        if is_reset:
+            self._reset_rows += 1
+        else:
+            tracker.place = place
+            tracker.episode_return += reward
+            if place < _SECOND_STEP:
+                tracker.started_ns = t_ns
+            if terminated or truncated:
+                self._end_episode(tracker, env_index, outcome, None)
+        if info:
+            self._append_info(seq, env_index, info)
 
     def step_vector(
         self,
@@ -158,24 +205,31 @@ class WorkerSession(StreamWriter):
 
         `is_reset` marks environments whose step only reset them (NEXT_STEP autoreset).
         """
+        while self._busy:
+            if self._wait_turn("step"):
+                return
+        self._busy = True
         try:
-            with self._lock:
-                values = np.asarray(rewards, np.float64).reshape(-1)
-                if self._vector is None or self._vector.env_count != values.size:
-                    self._vector = VectorTracker(values.size)
-                resets = None if is_reset is None else np.asarray(is_reset, bool)
-                flags = self._vector.flags(terminated, truncated, resets)
-                try:
-                    self._write_vector_row(self._vector, values, flags, resets, [actions, observations])
-                finally:  # also when the row found no room: the episodes still have to be right
-                    ended = flags & _ENDED if resets is None else np.where(resets, 0, flags & _ENDED)
-                    for index in np.flatnonzero(ended):
-                        outcome: Outcome = "terminated" if flags[index] & TERMINATED else "truncated"
-                        self._end_vector_episode(self._vector, int(index), outcome)
+            values = np.asarray(rewards, np.float64).reshape(-1)
+            if self._is_forked:
+                self._look("step", 0)
+            if self._vector is None or self._vector.env_count != values.size:
+                self._vector = VectorTracker(values.size)
+            resets = None if is_reset is None else np.asarray(is_reset, bool)
+            flags = self._vector.flags(terminated, truncated, resets)
+            try:
+                self._write_vector_row(self._vector, values, flags, resets, [actions, observations])
+            finally:  # also when the row found no room: the episodes still have to be right
+                ended = flags & _ENDED if resets is None else np.where(resets, 0, flags & _ENDED)
+                for index in np.flatnonzero(ended):
+                    outcome: Outcome = "terminated" if flags[index] & TERMINATED else "truncated"
+                    self._end_vector_episode(self._vector, int(index), outcome)
         except NoRoomError:
             return
         except Exception as error:
             self._fault("step_vector", error)
+        finally:
+            self._busy = False
 
     def episode(
         self,
@@ -191,35 +245,49 @@ class WorkerSession(StreamWriter):
         For loops that give up an episode early (`outcome="abandoned"`), or that log whole episodes only: then
         give `episode_return` and `length`. Without steps and without a return there is nothing to record.
         """
+        while self._busy:
+            if self._wait_turn("episode"):
+                return
+        self._busy = True
         try:
-            with self._lock:
-                tracker = self._track(env_index)
-                if tracker.step == 0 and episode_return is None:
+            if self._is_forked:  # the running episode is the parent's
+                if episode_return is None:
                     return
-                if episode_return is not None:
-                    tracker.episode_return = float(episode_return)
-                if length is not None:
-                    tracker.step = int(length)
-                self._end_episode(tracker, env_index, outcome, plain_map(info) if info else None)
+                self._look("episode", 0)
+            tracker = self._track(env_index)
+            if tracker.step == 0 and episode_return is None:
+                return
+            if episode_return is not None:
+                tracker.episode_return = float(episode_return)
+            if length is not None:
+                tracker.step = int(length)
+            self._end_episode(tracker, env_index, outcome, plain_map(info) if info else None)
         except NoRoomError:
             return
         except Exception as error:
             self._fault("episode", error)
+        finally:
+            self._busy = False
 
     def abandon_vector_episodes(self, is_abandoned: Any = None) -> None:
         """End running episodes of a vector environment that is reset by hand; all, or those of a mask of n."""
+        while self._busy:
+            if self._wait_turn("episode"):
+                return
+        self._busy = True
         try:
-            with self._lock:
-                vector = self._vector
-                if vector is None:
-                    return
-                running = vector.step > 0
-                for index in np.flatnonzero(running if is_abandoned is None else running & np.asarray(is_abandoned)):
-                    self._end_vector_episode(vector, int(index), "abandoned")
+            vector = self._vector
+            if vector is None or self._is_forked:
+                return
+            running = vector.step > 0
+            for index in np.flatnonzero(running if is_abandoned is None else running & np.asarray(is_abandoned)):
+                self._end_vector_episode(vector, int(index), "abandoned")
         except NoRoomError:
             return
         except Exception as error:
             self._fault("abandon_vector_episodes", error)
+        finally:
+            self._busy = False
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record one named scalar. `step` defaults to the environment steps recorded so far."""
@@ -253,43 +321,48 @@ class WorkerSession(StreamWriter):
     def close(self, state: RunState = "finished") -> bool:
         """Send everything and wait for the last ack at most `session.close_s`; True when all is committed.
 
-        Called at interpreter exit when the script does not. Calling it again does nothing.
+        What is not committed by then stays in the journal, for the proxy or `runlane recover` to store: nothing is
+        lost. Called at interpreter exit when the script does not. Calling it again does nothing.
         """
-        with self._lock:
-            if self._is_closed or self._is_forked:
-                return True
-            deadline_s = self._wait_until_s = time.monotonic() + self._settings.session.close_s
+        if self._is_closed or self._is_forked:
+            return True
+        deadline_s = self._wait_until_s = time.monotonic() + self._settings.session.close_s
         for index in list(self._trackers):
             self.episode(outcome="abandoned", env_index=index)
         self.abandon_vector_episodes()
         facts = {"env_steps": self.env_steps, "faults": self.faults, "error": self._failure}
         self._add("run", lambda seq: RunRecord(seq, _time_ns(), state, facts))
-        with self._lock:
-            self._seal_rest()
-        is_drained = self._outbox.close(deadline_s)
-        if not is_drained:
-            log_event(log_ids.WORKER_UNDRAINED, worker=self.info.worker, records=self._outbox.pending_records)
+        while self._busy:
+            if self._wait_turn("run"):
+                return False
+        self._busy = True
+        try:
+            if self._is_closed:  # another thread was quicker
+                return True
+            is_drained = self._end(deadline_s)
+        finally:
+            self._busy = False
         atexit.unregister(self._at_exit)
         return is_drained
 
     @property
     def env_steps(self) -> int:
         """Environment steps recorded so far, without resets."""
-        batch = self._batch
-        return batch.taken_rows + batch.rows - self._reset_rows + self._vector_steps
+        journal = self._journal
+        return journal.seq - journal.other_records - self._reset_rows + self._vector_steps
 
     def statistics(self) -> dict[str, Any]:
         """Figures of this session: records given a seq, committed, dropped, faults."""
         return {
             "stream": self.info.stream,
-            "records": self._batch.seq,
-            "acked": self._outbox.window.oldest_seq - 1,
+            "records": self._journal.seq,
+            "acked": self._journal.acked_seq,
             "env_steps": self.env_steps,
             "dropped": dict(self.dropped),
             "faults": self.faults,
         }
 
-    # ---- records; the lock is held
+    # ---- records, in a turn
 
     def _track(self, env_index: int) -> EpisodeTracker:
         tracker = self._trackers.get(env_index)
@@ -320,34 +393,43 @@ class WorkerSession(StreamWriter):
         with contextlib.suppress(NoRoomError):  # counted; the other environments' episodes have a right to be tried
             self._end_episode(running, index, outcome, None)
 
-    def _write_row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> None:
-        """Pack a row the general way, in a new layout if it does not fit the one in use."""
-        if not self._batch.write_row(fixed, action, observation):
-            action, observation = self._packable("action", action), self._packable("observation", observation)
-            layout = StepLayout(len(self._batch.schemas), action, observation)
-            layout.pack(bytearray(layout.row_bytes), 0, fixed, action, observation)  # raises if no layout can hold it
-            if not self._batch.write_row(fixed, action, observation):
-                self._use(layout)
-                self._batch.write_row(fixed, action, observation)
+    def _append_info(self, step_seq: int, env_index: int, info: Mapping[str, Any]) -> None:
+        facts = plain_map(info)
+        self._append("info", lambda seq: InfoRecord(seq, step_seq, env_index, facts))
+
+    def _row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> bytes:
+        """Pack the next row, in a new layout if it does not fit the one in use; there is room for it then."""
+        layout = self._journal.layout
+        if isinstance(layout, StepLayout):
+            with contextlib.suppress(TypeError, ValueError, struct.error):
+                values = layout.convert(action, observation)
+                return layout.pack(layout.prefix, self._journal.seq + 1, *fixed, *values)
+        action, observation = self._packable("action", action), self._packable("observation", observation)
+        layout = StepLayout(self._journal.schema_count, action, observation)
+        values = layout.convert(action, observation)
+        layout.pack(layout.prefix, 0, *fixed, *values)  # raises if no layout can hold it
+        used = self._use(layout)
+        return layout.pack(used.prefix, self._journal.seq + 1, *fixed, *values)  # type: ignore[union-attr]
 
     def _write_vector_row(
         self, vector: VectorTracker, rewards: Any, flags: Any, is_reset: Any, optional: list[Any]
     ) -> None:
         t_ns = _time_ns()
         vector.count(rewards, is_reset, t_ns)
-        batch = self._make_room("step") if self._batch.is_full else self._batch
         columns = [vector.episode, vector.step, flags, rewards]
-        fixed = (batch.seq + 1, t_ns)
-        if not batch.write_vector_row(fixed, columns, optional, vector.env_count):
+        journal = self._look("step", self._journal.record_bytes)
+        layout, body = journal.layout, None
+        if isinstance(layout, VectorLayout) and layout.schema.env_count == vector.env_count:
+            with contextlib.suppress(TypeError):
+                body = layout.parts(t_ns, columns, optional)
+        if body is None:
             optional = [
                 self._packable(name, value) for name, value in zip(("action", "observation"), optional, strict=True)
             ]
-            layout = VectorLayout(len(batch.schemas), vector.env_count, *optional)
-            layout.pack_into(bytearray(layout.row_bytes), 0, *fixed, columns, optional)  # as in `_write_row`
-            if not batch.write_vector_row(fixed, columns, optional, vector.env_count):
-                self._use(layout)
-                batch.write_vector_row(fixed, columns, optional, vector.env_count)
-        batch.keep_row(batch.layout.row_bytes)  # type: ignore[union-attr]
+            layout = VectorLayout(journal.schema_count, vector.env_count, *optional)
+            body = layout.parts(t_ns, columns, optional)
+            layout = self._use(layout)
+        journal.append_row(layout, body)  # type: ignore[arg-type]
         # `env_steps` counts this row as one step; the rest of its environments are added here.
         self._vector_steps += vector.env_count - 1 - (0 if is_reset is None else int(is_reset.sum()))
 
@@ -368,7 +450,7 @@ class WorkerSession(StreamWriter):
     def _reopen(self) -> None:
         """A forked child is a stream of its own, which says so. multiprocessing ends children without `atexit`."""
         super()._reopen()
-        self._batch.append("run", self._running_record)
+        self._append("run", self._running_record)
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.Finalize(self, self._at_exit, exitpriority=100)
@@ -390,4 +472,5 @@ def _after_fork_in_child() -> None:
         session._mark_forked()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  the class's own hook
 
 
+holds_turns(__file__)
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,7 +1,7 @@
 """How one step becomes bytes: a packed row whose layout is fixed by the first step that looks like it.
 
-The row is written with one `pack_into`, straight into the batch that will be sent. Scalars stay scalars;
-an array becomes its bytes, little endian, in its own dtype.
+A scalar row is packed as the whole journal record it will be, but for its check. Scalars stay scalars; an array
+becomes its bytes, little endian, in its own dtype.
 """
 
 import struct
@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runlane.transport.journal_layout import ROW_OFFSET, ROW_PREFIX
 from runlane.transport.messages import StepField, StepSchema
+from runlane.transport.wire import STEP
 
 _SCALAR_CODES = {bool: "|u1", int: "<i8", float: "<f8"}
 _STRUCT_CODES = {"<i8": "q", "<f8": "d", "|u1": "B", "<u8": "Q", "<u4": "I"}
+_SCALARS = (int, float, bool)
 
 ToBytes = Callable[[Any], Any]
 
@@ -43,7 +46,12 @@ def as_array(value: Any) -> NDArray[Any]:
 
 
 class StepLayout:
-    """Schema of the rows, the function that packs one, and how action and observation become its arguments."""
+    """Schema of the rows, what packs one, and how action and observation become its arguments.
+
+    `pack(prefix, seq, t_ns, place, tail, reward[, action][, observation])` makes a record from byte 4 on: `prefix`
+    is the layout's own, `place` is episode + (step << 32), `tail` the bytes of env_index and flags. `put` writes
+    a check and such a record into a buffer.
+    """
 
     def __init__(self, schema_id: int, action: Any, observation: Any) -> None:
         """Fit the layout to a first action and observation (either may be None)."""
@@ -58,24 +66,33 @@ class StepLayout:
         ]
         action_field = field_of("action", action)
         observation_field = field_of("observation", observation)
-        fields = [*fixed, *(field for field in (action_field, observation_field) if field is not None)]
-        self.schema = StepSchema(schema_id=schema_id, fields=fields)
-        self.row = struct.Struct("<" + "".join(map(_struct_code, fields)))
-        self.pack_into = self.row.pack_into
-        self.row_bytes = self.row.size
+        optional = [field for field in (action_field, observation_field) if field is not None]
+        self.schema = StepSchema(schema_id=schema_id, fields=[*fixed, *optional])
+        record = struct.Struct("<8sQqQ5sd" + "".join(map(_struct_code, optional)))
+        self.pack = record.pack
+        self.put = struct.Struct(f"<I{record.size}s").pack_into
+        self.record_bytes = 4 + record.size
+        self.row_bytes = self.record_bytes - ROW_OFFSET
+        self.prefix = ROW_PREFIX.pack(self.record_bytes, STEP, schema_id)
         self.to_action = _converter(action_field)
         self.to_observation = _converter(observation_field)
-        self.is_plain = action_field is not None and action_field.count == 0 and observation_field is None
+        # A scalar action and no observation, or one that is the bytes of an array: needs no conversion.
+        is_plain_action = action_field is not None and action_field.count == 0
+        self.is_plain = is_plain_action and observation_field is None
+        is_array = is_plain_action and observation_field is not None and observation_field.count > 0
+        self.observation_dtype = np.dtype(observation_field.code) if is_array and observation_field else None
+        self.observation_bytes = observation_field.count * int(observation_field.code[2]) if observation_field else 0
 
-    def pack(self, buffer: bytearray, offset: int, fixed: tuple[Any, ...], action: Any, observation: Any) -> None:
-        """Write one row; raises `TypeError`, `ValueError` or `struct.error` where a value does not fit."""
+    def convert(self, action: Any, observation: Any) -> tuple[Any, ...]:
+        """The last arguments of `pack`; raises `TypeError` or `ValueError` where a value does not fit."""
         if (action is None) != (self.to_action is None) or (observation is None) != (self.to_observation is None):
             raise TypeError("a value appeared or vanished since the last step")
+        found: tuple[Any, ...] = ()
         if self.to_action is not None:
-            fixed += (self.to_action(action),)
+            found += (self.to_action(action),)
         if self.to_observation is not None:
-            fixed += (self.to_observation(observation),)
-        self.pack_into(buffer, offset, *fixed)
+            found += (self.to_observation(observation),)
+        return found
 
 
 def _struct_code(field: StepField) -> str:
@@ -107,11 +124,16 @@ def _converter(field: StepField | None) -> ToBytes | None:
 
 def _scalar(value: Any) -> Any:
     """A NumPy scalar as a plain one, because `struct` takes no `np.bool_`."""
+    if value.__class__ in _SCALARS:
+        return value
     return value.item() if hasattr(value, "item") and not np.ndim(value) else value
 
 
 class VectorLayout:
     """Schema and packing of one step of n environments as one row: each column holds n values."""
+
+    is_plain = False
+    observation_dtype = None
 
     def __init__(self, schema_id: int, env_count: int, action: Any, observation: Any) -> None:
         """Fit the layout to a first action and observation, whose first axis is the environment."""
@@ -126,14 +148,14 @@ class VectorLayout:
             if field is not None:
                 fields.append(field)
         self.schema = StepSchema(schema_id=schema_id, fields=fields, env_count=env_count)
-        self.row = struct.Struct("<" + "".join(map(_struct_code, fields)))
-        self.row_bytes = self.row.size
+        self.row_bytes = struct.calcsize("<" + "".join(map(_struct_code, fields)))
+        self.record_bytes = self.row_bytes + ROW_OFFSET
 
-    def pack_into(
-        self, buffer: bytearray, offset: int, seq: int, t_ns: int, columns: list[NDArray[Any]], optional: list[Any]
-    ) -> None:
-        """Write one row; raises `TypeError` where a value does not fit the layout."""
-        parts = [column.astype(dtype, copy=False).tobytes() for column, dtype in zip(columns, self.dtypes, strict=True)]
+    def parts(self, t_ns: int, columns: list[NDArray[Any]], optional: list[Any]) -> bytes:
+        """The row behind its seq; raises `TypeError` where a value does not fit the layout."""
+        parts = [t_ns.to_bytes(8, "little", signed=True)]
+        typed = zip(columns, self.dtypes, strict=True)
+        parts += [column.astype(dtype, copy=False).tobytes() for column, dtype in typed]
         for value, field in zip(optional, self.optional, strict=True):
             if (value is None) != (field is None):
                 raise TypeError("a value appeared or vanished since the last step")
@@ -142,7 +164,7 @@ class VectorLayout:
                 if array.dtype.str != field.code or array.size != field.count:
                     raise TypeError(f"{array.size} of {array.dtype}, the rows hold {field.count} of {field.code}")
                 parts.append(array.tobytes())
-        self.row.pack_into(buffer, offset, seq, t_ns, *parts)
+        return b"".join(parts)
 
 
 def _vector_field(name: str, value: Any, env_count: int) -> StepField:

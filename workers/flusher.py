@@ -1,0 +1,203 @@
+"""Flusher: the thread that sends a journal's new records to the proxy, as they lie in the journal.
+
+What it sends may be lost without harm: the proxy finds the gap and reads the journal itself. So nothing waits here
+for an answer, and training never waits for this thread. It publishes how far the journal may be read, sends, makes
+the next segment ahead of its time, and at the end watches the acks up to the deadline of `close`.
+"""
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import zmq
+
+from runlane.config import log_ids
+from runlane.config.errors import JournalError
+from runlane.config.names import SUPERVISOR
+from runlane.config.settings import Settings
+from runlane.transport.ack import Batch
+from runlane.transport.endpoint import is_endpoint_alive, is_role_alive
+from runlane.transport.journal_reader import JournalReader
+from runlane.transport.log import log_event
+from runlane.transport.messages import StreamBye, StreamHello
+from runlane.transport.sockets import Context, Socket, connect_dealer, receive_frames
+from runlane.transport.wire import encode_control, encode_packed
+from runlane.workers.journal_writer import JournalWriter
+
+SOCKET_HWM = 16
+HELLO_S = 0.5
+BYE_S = 0.2
+LOOK_S = 0.5
+ABANDONED_S = 5.0
+ACK_LOOK_S = 0.002
+# One frame to the proxy; what is further behind than a few of them the proxy reads by itself.
+MAX_PACKED_BATCHES = 64
+MAX_PACKED_BYTES = 4 << 20
+MAX_BEHIND_BATCHES = 512
+
+
+class Flusher:
+    """One stream's thread. Reads `journal.seq` and the files; writes the head's `published` word."""
+
+    def __init__(self, journal: JournalWriter, endpoint: str, settings: Settings) -> None:
+        """Nothing runs before `start`."""
+        self._journal = journal
+        self._endpoint = endpoint
+        self._settings = settings
+        self._reader: JournalReader | None = None
+        self._deadline_s: float | None = None
+        self._next_hello_s = 0.0
+        self._told_schemas = -1
+        self._next_look_s = 0.0
+        self._alone_since_s: float | None = None
+        self._ended = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        self._thread = threading.Thread(target=self._run, name=f"runlane-flusher-{journal.info.worker}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A batch is full: look now."""
+        with contextlib.suppress(OSError):  # full: the thread is about to look anyway; closed: it has ended
+            os.write(self._wake_write, b"!")
+
+    def close(self, deadline_s: float) -> None:
+        """Send the rest and watch its acks, at most until `deadline_s` (monotonic)."""
+        self._deadline_s = deadline_s
+        self.wake()
+        self._ended.wait(max(0.0, deadline_s - time.monotonic()) + 1.0)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread is over, so that nothing will be published any more."""
+        return self._ended.is_set()
+
+    def is_abandoned(self, now_s: float) -> bool:
+        """Whether there has been neither proxy nor supervisor for a while, so that no room will be made.
+
+        A restart takes them away for a moment only. Asked while training waits, so it looks twice a second.
+        """
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_S
+            if self._has_graph():
+                self._alone_since_s = None
+            elif self._alone_since_s is None:
+                self._alone_since_s = now_s
+        return self._alone_since_s is not None and now_s - self._alone_since_s > ABANDONED_S
+
+    def _has_graph(self) -> bool:
+        directory = Path(self._endpoint.removeprefix("ipc://")).parent
+        return is_endpoint_alive(self._endpoint) or is_role_alive(directory, SUPERVISOR)
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        context: Context = zmq.Context()
+        try:
+            with connect_dealer(context, self._endpoint, SOCKET_HWM, self._settings.transport) as socket:
+                self._work(socket)
+                self._ended.set()
+                socket.close(int(BYE_S * 1000))
+        except Exception as error:  # whatever it is: training goes on; the proxy reads the journal once we are gone
+            log_event(log_ids.WORKER_FAULT, where="flusher", error=f"{type(error).__name__}: {error}", count=1)
+        finally:
+            self._ended.set()
+            if self._reader is not None:
+                self._reader.close()
+            context.term()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _work(self, socket: Socket) -> None:
+        age_s = self._settings.session.batch_age_ms / 1000
+        while True:
+            deadline_s = self._deadline_s  # set before our look at the journal, so that look is the last one needed
+            self._flush(socket)
+            self._journal.make_spare()
+            if deadline_s is not None and self._is_over(socket, deadline_s):
+                return
+            if select.select([self._wake_read], [], [], age_s if deadline_s is None else ACK_LOOK_S)[0]:
+                os.read(self._wake_read, 4096)
+
+    def _is_over(self, socket: Socket, deadline_s: float) -> bool:
+        if self._journal.acked_seq < self._journal.seq:
+            return time.monotonic() > deadline_s
+        _send(socket, [encode_control(StreamBye(stream=self._journal.info.stream))])
+        return True
+
+    def _flush(self, socket: Socket) -> None:
+        """Publish what is there and send it; what the socket does not take now is left to the journal."""
+        head = self._journal.head
+        if head is None:  # the disk has been full from the start
+            return
+        seq = self._journal.seq
+        is_new = seq != head.published
+        head.published = seq
+        now_s = time.monotonic()
+        if now_s >= self._next_hello_s or self._told_schemas < len(self._journal.info.schemas):
+            self._hello(socket, now_s)
+            while receive_frames(socket) is not None:  # the proxy's answers only keep the connection's window open
+                pass
+        if is_new:
+            batches = self._batches(seq)
+            if batches:
+                _send(socket, [encode_packed([batch.frames for batch in batches])])
+
+    def _hello(self, socket: Socket, now_s: float) -> None:
+        info = self._journal.info  # read once: the session may announce a schema at any moment
+        hello = StreamHello(
+            info=info,
+            oldest_seq=self._journal.acked_seq + 1,
+            sent_seq=self._journal.seq,
+            journal=str(self._journal.directory),
+        )
+        if _send(socket, [encode_control(hello)]):
+            self._told_schemas = len(info.schemas)
+        self._next_hello_s = now_s + HELLO_S
+
+    def _batches(self, seq: int) -> list[Batch]:
+        """New records up to `seq` as batches; with too many behind, the oldest are passed over."""
+        found: list[Batch] = []
+        size = 0
+        try:
+            reader = self._reader
+            if reader is None:
+                reader = self._reader = JournalReader(self._journal.directory)
+                reader.seek(1)
+            if seq - reader.next_seq > MAX_BEHIND_BATCHES * self._journal.wake_every:
+                reader.seek_newest()
+            while len(found) < MAX_PACKED_BATCHES and size < MAX_PACKED_BYTES:
+                batch = reader.read(seq, time.time_ns(), self._journal.wake_every)
+                if batch is None:
+                    break
+                found.append(batch)
+                size += batch.size_bytes
+        except (JournalError, OSError):  # the proxy was quicker, and has deleted what we stood in
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = None
+            with contextlib.suppress(JournalError, OSError):
+                self._reader = _newest(self._journal.directory)
+        return found
+
+
+def _newest(directory: Path) -> JournalReader:
+    reader = JournalReader(directory)
+    reader.seek_newest()
+    return reader
+
+
+def _send(socket: Socket, frames: Sequence[bytes]) -> bool:
+    try:
+        socket.send_multipart(frames, zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True

@@ -1,0 +1,58 @@
+"""JournalSync: the thread that forces a journal to disk, so that a power cut loses little. `kill -9` loses nothing."""
+
+import os
+import threading
+
+from runlane.config import log_ids
+from runlane.transport.log import log_event
+from runlane.workers.journal_writer import JournalWriter
+
+
+class JournalSync:
+    """Calls fdatasync on what is new, every `interval_s`; also closes segments that are full, once they are on disk."""
+
+    def __init__(self, journal: JournalWriter, interval_s: float) -> None:
+        """Nothing runs before `start`. An interval of 0 never forces anything and only closes."""
+        self.syncs = 0
+        self._journal = journal
+        self._interval_s = interval_s
+        self._synced_seq = 0
+        self._has_failed = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"runlane-sync-{journal.info.worker}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Force what is new for the last time, and end."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._interval_s or 1.0):
+            self._turn()
+        self._turn()
+
+    def _turn(self) -> None:
+        journal = self._journal
+        while journal.retired:
+            segment = journal.retired[0]
+            self._sync(segment.fd)
+            journal.retired.popleft().close()
+        seq, segment_now = journal.seq, journal.segment
+        if segment_now is not None and seq != self._synced_seq:
+            self._sync(segment_now.fd)
+            self._synced_seq = seq
+
+    def _sync(self, fd: int) -> None:
+        if not self._interval_s:
+            return
+        try:
+            os.fdatasync(fd)
+            self.syncs += 1
+        except OSError as error:
+            if not self._has_failed:
+                self._has_failed = True
+                log_event(log_ids.WORKER_FAULT, where="fdatasync", error=str(error), count=1)
