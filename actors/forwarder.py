@@ -4,7 +4,7 @@ Used by a worker's proxy and by the recovery, which differ only in which journal
 has ended and in which state, by the worker's own last word, by what the supervisor says of its exit, or by its death.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,23 @@ ROUTER_BURST = 256
 SOCKET_HWM = 32
 # After a worker's death, how long the supervisor or a launcher has to say how it ended.
 EXIT_PATIENCE_S = 2.0
+BUSY_RETRY_S = 1.0
+DAMAGED_RETRY_S = 60.0
 
 
 class Forwarder:
     """Relays by stream id. `is_exit_known` and `is_exit_told` are for a proxy that hears how its worker ended."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        """Nothing is connected before `start`."""
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        exit_patience_s: float = EXIT_PATIENCE_S,
+        on_done: Callable[[Relay], None] | None = None,
+    ) -> None:
+        """Nothing is connected before `start`. `on_done` is called before a drained journal is removed."""
+        self._exit_patience_s = exit_patience_s
+        self._on_done = on_done
         self.settings = settings
         self.clock = clock
         self.relays: dict[bytes, Relay] = {}
@@ -76,11 +86,13 @@ class Forwarder:
             return None
         try:
             relay = Relay(directory, info, self.settings, self._send, self.clock)
-        except (EndpointError, JournalError, OSError) as error:
-            self._retry_at_s[directory] = now_s + 5.0
+        except EndpointError:  # another process drains it: a recovery that took over, or a proxy that came back
+            self._retry_at_s[directory] = now_s + BUSY_RETRY_S
+            return None
+        except (JournalError, OSError) as error:
+            self._retry_at_s[directory] = now_s + DAMAGED_RETRY_S
             log_event(log_ids.JOURNAL_DAMAGED, journal=directory, error=str(error))
-            if isinstance(error, JournalError):
-                self.damaged.append(str(error))
+            self.damaged.append(str(error))
             return None
         self._retry_at_s.pop(directory, None)
         self.relays[bytes.fromhex(relay.info.stream)] = relay
@@ -140,6 +152,8 @@ class Forwarder:
         for key, relay in list(self.relays.items()):
             if relay.is_done and self._is_end_told(relay, now_s) and relay.sender.say_bye():
                 log_event(log_ids.PROXY_STREAM_CLOSED, stream=key.hex(), last_seq=relay.window.last_seq)
+                if self._on_done is not None:
+                    self._on_done(relay)
                 relay.finish()
                 del self.relays[key]
 
@@ -148,7 +162,7 @@ class Forwarder:
         if relay.end_seq is None:
             drops = relay.untold_drops()
             is_silent = not relay.is_closed and not self.is_exit_known
-            if is_silent and now_s - (relay.dead_since_s or now_s) < EXIT_PATIENCE_S:
+            if is_silent and now_s - (relay.dead_since_s or now_s) < self._exit_patience_s:
                 return False
             if not relay.is_closed and self.is_exit_known and not self.is_exit_told:
                 return False

@@ -1,5 +1,6 @@
 """Which journals nobody drains: their reader's lock is free. Their workers may be dead or alive."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,9 +8,20 @@ from runlane.config.errors import JournalError
 from runlane.config.names import JOURNAL_DIR
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import data_dir_of, is_role_alive
-from runlane.transport.journal_layout import HEAD_FILE, READER_ROLE
+from runlane.transport.journal_head import JournalHead
+from runlane.transport.journal_layout import (
+    HEAD_FILE,
+    READER_ROLE,
+    SEGMENT_HEADER_BYTES,
+    decode_segment_header,
+    segment_numbers,
+    segment_path,
+)
 from runlane.transport.journal_reader import JournalReader
 from runlane.transport.messages import StreamInfo
+
+LOOK_S = 1.0
+PATIENCE_S = 3.0
 
 
 def journals_dir(settings: Settings) -> Path:
@@ -20,10 +32,36 @@ def journals_dir(settings: Settings) -> Path:
 def orphan_directories(parent: Path) -> list[Path]:
     """Journals under `parent` that nobody drains, in order of their names. Damaged ones are set aside, and not here."""
     try:
-        found = sorted(path for path in parent.iterdir() if len(path.name) == 32 and (path / HEAD_FILE).exists())
+        found = sorted(path for path in parent.iterdir() if is_journal(path))
     except OSError:
         return []
     return [path for path in found if not is_role_alive(path, READER_ROLE)]
+
+
+def is_journal(directory: Path) -> bool:
+    """Whether a directory has the name and the files of a journal."""
+    is_named = len(directory.name) == 32 and set(directory.name) <= set("0123456789abcdef")
+    return is_named and ((directory / HEAD_FILE).exists() or bool(segment_numbers(directory)))
+
+
+def mend_head(directory: Path) -> None:
+    """Give a journal without a readable head a new one: what it said of acks is lost, and the database knows better.
+
+    A damaged head is kept beside it. Leaves a journal alone that has no readable segment either.
+    """
+    try:
+        JournalHead.open(directory).close()
+    except (JournalError, OSError):
+        for number in segment_numbers(directory):
+            try:
+                with segment_path(directory, number).open("rb") as file:
+                    header = decode_segment_header(file.read(SEGMENT_HEADER_BYTES))
+            except (JournalError, OSError):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                (directory / HEAD_FILE).rename(directory / f"{HEAD_FILE}.damaged")
+            JournalHead.make(directory, header.stream, 0).close()
+            return
 
 
 def orphan_journals(settings: Settings) -> Iterator[tuple[Path, StreamInfo]]:
@@ -44,3 +82,25 @@ def info_of(directory: Path) -> StreamInfo | None:
     finally:
         reader.close()
     return reader.info
+
+
+class OrphanWatch:
+    """Tells the supervisor when journals have no reader for so long that their proxies will not come back."""
+
+    def __init__(self, settings: Settings) -> None:
+        """At its first look every orphan counts: it was left by a graph before this one."""
+        self._parent = journals_dir(settings)
+        self._next_look_s = 0.0
+        self._since_s: dict[Path, float] | None = None
+
+    def look(self, now_s: float) -> bool:
+        """Whether there is something to recover. Time is an argument."""
+        if now_s < self._next_look_s:
+            return False
+        self._next_look_s = now_s + LOOK_S
+        found = orphan_directories(self._parent)
+        known = self._since_s
+        self._since_s = {path: (known or {}).get(path, now_s) for path in found}
+        if known is None:
+            return bool(found)
+        return any(now_s - since_s >= PATIENCE_S for since_s in self._since_s.values())

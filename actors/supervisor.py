@@ -15,6 +15,8 @@ import zmq
 
 from runlane.actors.graph import Graph
 from runlane.actors.lifeline import Lifeline
+from runlane.actors.orphans import OrphanWatch
+from runlane.actors.seat import SeatState
 from runlane.actors.shutdown import OrderedStop
 from runlane.actors.signal_watch import SignalWatch
 from runlane.actors.topology import Topology
@@ -94,6 +96,7 @@ class Supervisor:
         self.rejections = Rejections({})
         self.exit_code = 0
         self._desk = WorkerDesk(settings, self.topology, self.graph, self._send)
+        self._orphans = OrphanWatch(settings)
         self._stop: OrderedStop | None = None
         self._started_s = self.clock.monotonic_s()
         self._was_up = False
@@ -159,8 +162,17 @@ class Supervisor:
         elif not self._was_up and self.graph.is_up:
             self._was_up = True
             log_event(log_ids.SUPERVISOR_STARTED, children=len(self.graph.seats))
-        elif self._until_idle:
-            self._look_for_work(now_s)
+        else:
+            if self.settings.supervisor.recovers and self._orphans.look(now_s):
+                self._recover(now_s)
+            if self._until_idle:
+                self._look_for_work(now_s)
+
+    def _recover(self, now_s: float) -> None:
+        """Journals without a reader: start what drains them, unless it runs."""
+        seat = self.graph.seats.get(names.RECOVERY)
+        if seat is None or seat.state is SeatState.ENDED:
+            self.graph.start_dynamic(self.topology.recovery(), now_s)
 
     def _look_for_work(self, now_s: float) -> None:
         if any(seat.is_alive for seat in self.graph.seats.values() if seat.spec.kind in ("worker", "proxy")):

@@ -103,6 +103,10 @@ class Topology:
             run=run,
         )
 
+    def recovery(self) -> ChildSpec:
+        """What drains the journals that have no proxy; started when there are some."""
+        return self._actor(names.RECOVERY, "proxy", "transient")
+
     def _actor(self, name: str, kind: Kind, restart: Restart) -> ChildSpec:
         command = self._expanded([_RUNLANE, "actor", name])
         return ChildSpec(name=name, kind=kind, command=command, restart=restart, reports_heartbeat=True)

@@ -218,6 +218,7 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     period_s: Seconds = 30.0
     backoff_s: Seconds = 0.1
     backoff_max_s: Seconds = 2.0
+    recovers: bool = True
     worker_grace_s: Seconds = 1.0
     stop_s: Seconds = 1.9
 
@@ -273,7 +274,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for table in ("subscribers", "workers"):
             for name in getattr(self, table):
                 check_name(name, f"{table}.{name}")
-        for name in {*self.subscribers} & {*self.workers, names.ROUTER, names.SUPERVISOR}:
+        for name in {*self.subscribers} & {*self.workers, names.ROUTER, names.SUPERVISOR, names.RECOVERY}:
             raise SettingsError(f"subscribers.{name}", None, "is also the name of another process", "rename one")
 
 

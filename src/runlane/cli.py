@@ -142,6 +142,31 @@ def runs(as_json: AsJson = False, config: Config = None, sets: Sets = None) -> N
 
 
 @app.command()
+def curve(
+    run: Annotated[str, typer.Argument(help="Id of the run, the beginning of its id, or its name.")],
+    points: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Points at most; a point covers episodes in a row.")
+    ] = 500,
+    as_json: AsJson = False,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Show the returns of a run over all its episodes, however many: mean, least and greatest."""
+    import msgspec
+
+    from runlane.actors.return_curve import coarser, return_curve
+    from runlane.gui.curve_table import print_curve
+    from runlane.transport.endpoint import database_of
+
+    settings, _ = _settings(config, sets)
+    found = return_curve(database_of(settings), run, points)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(found), indent=2))
+    else:
+        print_curve(msgspec.to_builtins(found), msgspec.to_builtins(coarser(found.points, 10)))
+
+
+@app.command()
 def status(as_json: AsJson = False, config: Config = None, sets: Sets = None) -> None:
     """Show the running graph: processes, every subscriber's queue and drops, rows committed."""
     import msgspec
@@ -197,7 +222,7 @@ def _jsonable(value: Any) -> Any:
 
 @app.command()
 def actor(
-    name: Annotated[str, typer.Argument(help="router, db_writer or proxy.")],
+    name: Annotated[str, typer.Argument(help="router, db_writer, proxy or recovery.")],
     worker: Annotated[str, typer.Option(help="For a proxy: the worker it serves.")] = "worker",
     config: Config = None,
     sets: Sets = None,
@@ -209,6 +234,25 @@ def actor(
     settings, _ = _settings(config, sets)
     configure_log(name if name != "proxy" else f"{names.PROXY_PREFIX}{worker}", settings.log_level)
     raise typer.Exit(start_actor(name, worker, settings))
+
+
+@app.command()
+def recover(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A data directory, its `journals`, one journal, or one *.seg file. Default: data_dir."),
+    ] = None,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Store what the journals of dead processes still hold. `runlane up` does it by itself for its data directory.
+
+    Says for each journal what is stored; a damaged one is stored up to the damage and kept. Exit code 1 then.
+    """
+    from runlane.recover import recover as recover_journals
+
+    settings, options = _settings(config, sets)
+    raise typer.Exit(recover_journals(settings, options, path))
 
 
 @app.command()
