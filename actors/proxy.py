@@ -74,6 +74,7 @@ class ProxyActor:
         self._next_gone_check_s = 0.0
         self._gone_since_s: float | None = None
         self._records_in = 0
+        self._seen: dict[tuple[str, str], str] = {}  # run and worker of every stream, and the run's name
         self._stall = StallWatch(settings.proxy.stalled_s)
 
     @property
@@ -95,6 +96,7 @@ class ProxyActor:
         self._poller.register(self._worker_side, zmq.POLLIN)
         for directory, info in orphan_journals(self.settings):
             if (info.worker, info.run) == (self.worker, self.run) and self._forwarder.open(directory) is not None:
+                self._seen[info.run, info.worker] = info.run_name
                 log_event(log_ids.JOURNAL_ADOPTED, stream=info.stream, worker=info.worker)
 
     def do_work(self, timeout_s: float) -> None:
@@ -202,6 +204,7 @@ class ProxyActor:
                 log_event(log_ids.PROXY_STREAM_OPENED, stream=hello.info.stream, pid=hello.info.pid)
         else:
             raise WireError("invalid", f"stream {hello.info.stream} with journal {hello.journal!r}")
+        self._seen[hello.info.run, hello.info.worker] = hello.info.run_name
         if hello.info.host == host_socket.gethostname():
             self._pids.add(hello.info.pid)
         if relay is not None:
@@ -239,8 +242,9 @@ class ProxyActor:
         if not self._forwarder.is_exit_told and all(relay.is_done for relay in self._forwarder.relays.values()):
             self._forwarder.is_exit_told = True
             if self._exit_code is not None:
-                own = self._forwarder.own(self.run, self.run_name, self.worker)
-                own.tell_state(state_of_exit(self._exit_code), exit_code=self._exit_code)
+                for (run, worker), run_name in (self._seen or {(self.run, self.worker): self.run_name}).items():
+                    own = self._forwarder.own(run, run_name, worker)
+                    own.tell_state(state_of_exit(self._exit_code), exit_code=self._exit_code)
         if self._forwarder.is_exit_told and self._forwarder.is_idle and self._forwarder.say_bye():
             self._is_finished = True
 

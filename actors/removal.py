@@ -11,38 +11,37 @@ from runlane.actors.sql import Connection
 
 # In the order in which a whole run is removed: `removed_runs` takes a run as removed when its episodes are.
 CLASSES = ("step", "info", "log", "metric", "episode")
-FOREVER = (1 << 63) - 1, "\U0010ffff"  # after every (ended_ns, run)
+FOREVER_NS = (1 << 63) - 1
 
 _MAX_CACHED = 4_096
-_TABLES = {
-    "step": ("step_rows", "vector_step_rows"),
-    "info": ("info_rows",),
-    "log": ("log_rows",),
-    "metric": ("metric_rows",),
-    "episode": ("episode_rows",),
-}
-_KEYS = {"info_rows": "step_id"}
-
-_IS_ENDED = "SELECT EXISTS (SELECT 1 FROM ended_runs WHERE run = ?)"
+_STREAM_ROWS = 16  # what a stream costs beside its rows, as if it had so many more
+_IS_ENDED = "SELECT EXISTS (SELECT 1 FROM ended_runs WHERE run = ? AND ended_ns = ?)"
 _BEGUN = """
-SELECT s.run, s.stream_no, t.class, t.reason, t.last_seq
+SELECT DISTINCT r.run, r.ended_ns, t.class, t.reason
   FROM retention_rows AS t JOIN streams AS s USING (stream_no) JOIN ended_runs AS r USING (run)
- WHERE NOT t.is_done LIMIT 1
+ WHERE NOT t.is_done LIMIT ?
 """
-_NEXT = """
-SELECT s.run, s.stream_no, ?1, ?2, s.last_seq
-  FROM ended_runs AS r JOIN streams AS s USING (run)
- WHERE (r.ended_ns, r.run) <= (?3, ?4)
+_WITH_CLASS = """
+SELECT r.run, r.ended_ns, ?1, ?2
+  FROM ended_runs AS r
+ WHERE r.ended_ns <= ?3
+   AND EXISTS (SELECT 1 FROM streams AS s WHERE s.run = r.run AND NOT EXISTS
+                (SELECT 1 FROM retention_rows AS t
+                  WHERE t.stream_no = s.stream_no AND t.class = ?1 AND t.is_done AND t.last_seq >= s.last_seq))
+ ORDER BY r.ended_ns, r.run LIMIT ?4
+"""
+_KEPT = """
+SELECT run, ended_ns FROM
+  (SELECT run, ended_ns FROM ended_runs WHERE run NOT IN (SELECT run FROM removed_runs)
+    ORDER BY ended_ns DESC, run DESC LIMIT -1 OFFSET ?)
+ ORDER BY ended_ns, run LIMIT ?
+"""
+_STREAMS = """
+SELECT s.stream_no, s.last_seq FROM streams AS s
+ WHERE s.run = ?1
    AND NOT EXISTS (SELECT 1 FROM retention_rows AS t
-                    WHERE t.stream_no = s.stream_no AND t.class = ?1 AND t.is_done AND t.last_seq >= s.last_seq)
- ORDER BY r.ended_ns, r.run, s.stream_no LIMIT 1
-"""
-_NEWEST = """
-SELECT ended_ns, run FROM ended_runs WHERE run NOT IN (SELECT run FROM removed_runs)
- ORDER BY ended_ns DESC, run DESC LIMIT 1 OFFSET ?
-"""
-_OLDEST = """
-SELECT ended_ns, run FROM ended_runs WHERE run NOT IN (SELECT run FROM removed_runs) ORDER BY ended_ns, run LIMIT 1
+                    WHERE t.stream_no = s.stream_no AND t.class = ?2 AND t.is_done AND t.last_seq >= s.last_seq)
+ ORDER BY s.stream_no LIMIT ?3
 """
 _MARKS = "SELECT class, max(last_seq) FROM retention_rows WHERE stream_no = ? GROUP BY class"
 _NOTE = """
@@ -50,22 +49,37 @@ INSERT INTO retention_rows VALUES (?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
   last_seq = max(last_seq, excluded.last_seq), rows = rows + excluded.rows, t_ns = excluded.t_ns,
   is_done = excluded.is_done
 """
-_REMOVE_ROLLUPS = """
+# ?1 and ?2 are the ids between which rows go, ?3 how many at most, ?4 the seq that ?2 stands for.
+_DELETE_BY_ID = """
+DELETE FROM {0} WHERE id BETWEEN ?1 AND ?2 AND ?4 > 0
+   AND id <= (SELECT max(id) FROM (SELECT id FROM {0} WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3))
+"""
+# An info's own seq counts, not its step's. Of one step all go together.
+_DELETE_INFOS = """
+DELETE FROM info_rows WHERE step_id BETWEEN ?1 AND ?2 AND seq <= ?4
+   AND step_id <= (SELECT max(step_id) FROM (SELECT step_id FROM info_rows
+                    WHERE step_id BETWEEN ?1 AND ?2 AND seq <= ?4 ORDER BY step_id LIMIT ?3))
+"""
+_DELETE = {
+    "step": (_DELETE_BY_ID.format("step_rows"), _DELETE_BY_ID.format("vector_step_rows")),
+    "info": (_DELETE_INFOS,),
+    "log": (_DELETE_BY_ID.format("log_rows"),),
+    "metric": (_DELETE_BY_ID.format("metric_rows"),),
+    "episode": (_DELETE_BY_ID.format("episode_rows"),),
+}
+_DELETE_ROLLUPS = """
 DELETE FROM episode_rollups WHERE stream_no = ?1 AND (level, bucket) IN
   (SELECT level, bucket FROM episode_rollups WHERE stream_no = ?1 AND last_id <= ?2 LIMIT ?3)
 """
 
-Moment = tuple[int, str]  # when a run ended, and which; orders runs by their end
-
 
 class Removal(NamedTuple):
-    """One class of one stream's records, up to a seq, and the setting that wants it gone."""
+    """One class of one run's records, and the setting that wants it gone."""
 
     run: str
-    stream_no: int
+    ended_ns: int
     record_class: str
     reason: str
-    last_seq: int
 
 
 class Removals:
@@ -93,21 +107,18 @@ class Removals:
 
     # ---- what is to go ----------------------------------------------------------------------------------
 
-    def begun(self) -> Removal | None:
-        """One that was begun and not finished, as by a writer that was killed."""
-        return self._removal(_BEGUN)
+    def begun(self, most: int) -> list[Removal]:
+        """Those that were begun and not finished, as by a writer that was killed."""
+        return self._found(_BEGUN, most)
 
-    def next_of(self, record_class: str, reason: str, until: Moment) -> Removal | None:
-        """Of the runs that ended until then, the oldest that still has records of the class."""
-        return self._removal(_NEXT, record_class, reason, *until)
+    def of_class(self, record_class: str, reason: str, until_ns: int, most: int) -> list[Removal]:
+        """Runs that ended until then and still have records of the class, the oldest first."""
+        return self._found(_WITH_CLASS, record_class, reason, until_ns, most)
 
-    def newest_ended(self, skipped: int) -> Moment | None:
-        """The newest ended run after so many newer ones, removed ones not counted."""
-        return self._moment(_NEWEST, skipped)
-
-    def oldest_ended(self) -> Moment | None:
-        """The ended run that has waited longest, removed ones not counted."""
-        return self._moment(_OLDEST)
+    def of_runs(self, reason: str, kept: int, most: int) -> list[Removal]:
+        """Whole runs, the oldest first, but for the newest `kept` of those that have ended and are still there."""
+        runs = self._connection.execute(_KEPT, (kept, most)).fetchall()
+        return [Removal(run, ended_ns, name, reason) for run, ended_ns in runs for name in CLASSES]
 
     def used_bytes(self) -> int:
         """Size of the database without its free pages, which new rows fill again. The file never shrinks."""
@@ -121,43 +132,34 @@ class Removals:
 
         A run that goes on again keeps what it still has; the removal is finished when it has ended again.
         """
-        if not self._connection.execute(_IS_ENDED, (removal.run,)).get:
+        if not self._connection.execute(_IS_ENDED, (removal.run, removal.ended_ns)).get:
             return 0, True
-        rows, left = 0, most_rows
-        for table in _TABLES[removal.record_class]:
-            rows += self._delete(table, removal, left)
-            left = most_rows - rows
+        run, _, record_class, reason = removal
+        rows, left, is_done = 0, most_rows, True
+        most_streams = 1 + most_rows // _STREAM_ROWS
+        streams = self._connection.execute(_STREAMS, (run, record_class, most_streams)).fetchall()
+        for stream_no, last_seq in streams:
             if left <= 0:
-                break
-        if left > 0 and removal.record_class == "episode":
-            left -= self._delete_rollups(removal, left)
-        is_done = left > 0
-        _, stream_no, record_class, reason, last_seq = removal
-        self._connection.execute(_NOTE, (stream_no, record_class, reason, last_seq, rows, t_ns, is_done))
-        self._marks.pop(stream_no, None)
-        return rows, is_done
+                return rows, False
+            gone, is_done = self._delete(record_class, stream_no, last_seq, left)
+            self._connection.execute(_NOTE, (stream_no, record_class, reason, last_seq, gone, t_ns, is_done))
+            self._marks.pop(stream_no, None)
+            rows += gone
+            left -= gone + _STREAM_ROWS
+        return rows, is_done and len(streams) < most_streams
 
-    def _delete(self, table: str, removal: Removal, most_rows: int) -> int:
-        key = _KEYS.get(table, "id")
-        is_ours = f"{key} BETWEEN ?1 AND ?2" + (" AND seq <= ?4" if table == "info_rows" else "")
-        last = f"SELECT max({key}) FROM (SELECT {key} FROM {table} WHERE {is_ours} ORDER BY {key} LIMIT ?3)"  # noqa: S608
-        first = removal.stream_no << SEQ_BITS
-        values = (first, first | removal.last_seq, most_rows, removal.last_seq)[: 4 if table == "info_rows" else 3]
-        self._connection.execute(
-            f"DELETE FROM {table} WHERE {is_ours} AND {key} <= ({last})",  # noqa: S608 - names of ours
-            values,
-        )
-        return self._connection.changes()
+    def _delete(self, record_class: str, stream_no: int, last_seq: int, most_rows: int) -> tuple[int, bool]:
+        """Rows of one stream; returns how many went, and whether all have."""
+        first, rows = stream_no << SEQ_BITS, 0
+        for sql in _DELETE[record_class]:
+            self._connection.execute(sql, (first, first | last_seq, most_rows - rows, last_seq))
+            rows += self._connection.changes()
+            if rows >= most_rows:
+                return rows, False
+        if record_class == "episode":
+            self._connection.execute(_DELETE_ROLLUPS, (stream_no, first | last_seq, most_rows - rows))
+            return rows, self._connection.changes() < most_rows - rows
+        return rows, True
 
-    def _delete_rollups(self, removal: Removal, most_rows: int) -> int:
-        key = removal.stream_no << SEQ_BITS
-        self._connection.execute(_REMOVE_ROLLUPS, (removal.stream_no, key | removal.last_seq, most_rows))
-        return self._connection.changes()
-
-    def _removal(self, sql: str, *values: str | int) -> Removal | None:
-        found = self._connection.execute(sql, values).fetchall()
-        return Removal(*found[0]) if found else None
-
-    def _moment(self, sql: str, *values: int) -> Moment | None:
-        found = self._connection.execute(sql, values).fetchall()
-        return (int(found[0][0]), str(found[0][1])) if found else None
+    def _found(self, sql: str, *values: str | int) -> list[Removal]:
+        return [Removal(*row) for row in self._connection.execute(sql, values).fetchall()]

@@ -8,10 +8,10 @@ Removing is cut into pieces that take a few milliseconds. They run while no reco
 does one now and then, because a database that only grows would stop it in the end.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 
-from runlane.actors.removal import CLASSES, FOREVER, Moment, Removal
+from runlane.actors.removal import FOREVER_NS, Removal
 from runlane.actors.store import Store
 from runlane.actors.store_file import store_errors
 from runlane.config import log_ids
@@ -25,6 +25,7 @@ MIN_PIECE_ROWS = 64
 MAX_PIECE_ROWS = 4_096
 BUSY_S = 0.2  # between two pieces while records wait
 CHECK_S = 5.0  # between two looks at the limits when nothing is to be done
+AT_ONCE = 100  # runs that one look may find
 CHECK_SHARE = 200  # a look may take one part in so many of the time
 DAY_NS = 86_400 * 1_000_000_000
 
@@ -37,16 +38,17 @@ class Retention:
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._current: Removal | None = None
-        self._current_rows = 0
+        self._wanted: deque[Removal] = deque()  # at most AT_ONCE runs' worth; the first is under way
+        self._rows_of_first = 0
+        self._is_going = False
         self._piece_rows = 4 * MIN_PIECE_ROWS
         self._due_s = clock.monotonic_s()
         self._is_over_budget = False
 
     @property
     def has_work(self) -> bool:
-        """Whether a removal is under way, so that an idle writer need not wait."""
-        return self._current is not None
+        """Whether a removal is under way, or was until now, so that an idle writer need not wait."""
+        return self._is_going
 
     def do_work(self, *, is_idle: bool) -> None:
         """Look at the limits, or remove one piece, if it is time. Never raises: records go on being stored."""
@@ -55,12 +57,13 @@ class Retention:
             return
         try:
             with store_errors(self._store.path):
-                if self._current is None:
-                    self._look()
+                if self._wanted:
+                    self._remove(self._wanted[0])
                 else:
-                    self._remove(self._current)
+                    self._look()
         except StoreError as error:
-            self._current = None
+            self._wanted.clear()
+            self._rows_of_first, self._is_going = 0, False
             self._due_s = self._clock.monotonic_s() + CHECK_S
             log_event(log_ids.DURABLE_PRUNE_FAILED, error=str(error))
 
@@ -68,43 +71,38 @@ class Retention:
 
     def _look(self) -> None:
         started_s = self._clock.monotonic_s()
-        self._current = next(self._wanted(), None)
-        self._current_rows = 0
+        self._wanted.extend(next((found for found in self._rules() if found), ()))
         took_s = self._clock.monotonic_s() - started_s
-        self._due_s = started_s + (0.0 if self.has_work else max(CHECK_S, CHECK_SHARE * took_s))
+        self._is_going = bool(self._wanted)
+        self._due_s = started_s + (0.0 if self._is_going else max(CHECK_S, CHECK_SHARE * took_s))
 
-    def _wanted(self) -> Iterator[Removal]:
-        """What is to be removed next comes first; the rest is not looked for."""
+    def _rules(self) -> Iterator[list[Removal]]:
+        """What each rule wants gone; a rule is asked when those before it want nothing."""
         removals, limits = self._store.removals, self._settings
-        begun = removals.begun()
-        if begun is not None:
-            yield begun
+        yield removals.begun(AT_ONCE)
         if limits.max_runs is not None:
-            yield from self._first(CLASSES, "max_runs", removals.newest_ended(limits.max_runs))
+            yield removals.of_runs("max_runs", limits.max_runs, AT_ONCE)
         if limits.max_age_days is not None:
             old_ns = self._clock.wall_ns() - int(limits.max_age_days * DAY_NS)
-            yield from self._first(limits.classes, "max_age_days", (old_ns, FOREVER[1]))
-        if limits.max_bytes is not None and self._is_too_large(limits.max_bytes):
-            yield from self._first(limits.classes, "max_bytes", FOREVER)
-            yield from self._first(CLASSES, "max_bytes", removals.oldest_ended())
-            self._say_over_budget(limits.max_bytes)
+            for record_class in limits.classes:
+                yield removals.of_class(record_class, "max_age_days", old_ns, AT_ONCE)
+        if self._is_too_large():
+            for record_class in limits.classes:
+                yield removals.of_class(record_class, "max_bytes", FOREVER_NS, AT_ONCE)
+            yield removals.of_runs("max_bytes", 0, 1)
+            self._say_over_budget()
 
-    def _first(self, classes: Sequence[str], reason: str, until: Moment | None) -> Iterator[Removal]:
-        if until is not None:
-            for record_class in classes:
-                found = self._store.removals.next_of(record_class, reason, until)
-                if found is not None:
-                    yield found
-
-    def _is_too_large(self, max_bytes: int) -> bool:
-        is_too_large = self._store.removals.used_bytes() > max_bytes
+    def _is_too_large(self) -> bool:
+        limit = self._settings.max_bytes
+        is_too_large = limit is not None and self._store.removals.used_bytes() > limit
         self._is_over_budget = self._is_over_budget and is_too_large
         return is_too_large
 
-    def _say_over_budget(self, max_bytes: int) -> None:
+    def _say_over_budget(self) -> None:
         if not self._is_over_budget:
             self._is_over_budget = True
-            log_event(log_ids.DURABLE_OVER_BUDGET, bytes=self._store.removals.used_bytes(), max_bytes=max_bytes)
+            used = self._store.removals.used_bytes()
+            log_event(log_ids.DURABLE_OVER_BUDGET, bytes=used, max_bytes=self._settings.max_bytes)
 
     # ---- doing ------------------------------------------------------------------------------------------
 
@@ -115,16 +113,22 @@ class Retention:
         self._pace(now_s - started_s)
         self._due_s = now_s + BUSY_S
         self.removed_rows += rows
-        self._current_rows += rows
+        self._rows_of_first += rows
         if is_done:
-            if self._current_rows:
-                _, _, record_class, reason, _ = removal
-                rows = self._current_rows
-                log_event(log_ids.DURABLE_PRUNED, run=removal.run, record_class=record_class, rows=rows, reason=reason)
-            self._current = None
+            self._finish(removal)
+
+    def _finish(self, removal: Removal) -> None:
+        rows, self._rows_of_first = self._rows_of_first, 0
+        if rows:
+            run, _, record_class, reason = removal
+            log_event(log_ids.DURABLE_PRUNED, run=run, record_class=record_class, rows=rows, reason=reason)
+        self._wanted.popleft()
+        # A class of a run is taken out whole, and a run is: what was begun is finished, and then there is room.
+        is_begun = bool(self._wanted) and self._wanted[0].run == removal.run
+        if removal.reason == "max_bytes" and not is_begun and not self._is_too_large():
+            self._wanted.clear()
 
     def _pace(self, took_s: float) -> None:
         """Rows differ a thousandfold in size, so the next piece is measured by the last one's time."""
-        with contextlib.suppress(ZeroDivisionError):
-            factor = min(2.0, max(0.25, PIECE_S / took_s))
-            self._piece_rows = min(MAX_PIECE_ROWS, max(MIN_PIECE_ROWS, int(self._piece_rows * factor)))
+        factor = min(2.0, max(0.25, PIECE_S / took_s)) if took_s > 0 else 2.0
+        self._piece_rows = min(MAX_PIECE_ROWS, max(MIN_PIECE_ROWS, int(self._piece_rows * factor)))

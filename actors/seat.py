@@ -1,5 +1,6 @@
 """A child's place in the graph: one process after another under one spec."""
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from runlane.actors.child import Child
 from runlane.actors.restart import BackOff, RestartIntensity, should_restart
 from runlane.actors.topology import ChildSpec
 from runlane.config import log_ids
+from runlane.config.names import ENV_RESUMED
 from runlane.config.settings import Restart, SupervisorSettings
 from runlane.transport.log import log_event
 
@@ -63,7 +65,10 @@ class Seat:
         """Start the process; raises `OSError` or `ValueError` when the system cannot."""
         is_restart = self.state is SeatState.RESTARTING
         self.identity = None
-        self.child = Child(self.spec, self._log_dir)
+        spec = self.spec
+        if is_restart and spec.kind == "worker":  # its streams go on where the former ones ended
+            spec = dataclasses.replace(spec, environment={**spec.environment, ENV_RESUMED: "1"})
+        self.child = Child(spec, self._log_dir)
         if is_restart:
             self.restarts += 1
             log_event(log_ids.SUPERVISOR_CHILD_RESTARTED, name=self.name, pid=self.pid, restarts=self.restarts)

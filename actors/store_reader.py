@@ -8,13 +8,11 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
+from runlane.actors.mean_return import mean_return
 from runlane.actors.sql import Connection, Cursor, SqlRow
 from runlane.actors.store_file import open_readonly, store_errors
 from runlane.actors.topology import proxy_name
 from runlane.config.errors import StoreError
-
-MEAN_EPISODES = 100  # the newest of a run that its mean return is taken over
 
 LOST_NS = 4_000_000_000  # a run nobody was heard of for so long is lost; the view `run_status` says the same
 
@@ -27,12 +25,11 @@ SELECT r.run, r.name,
        count(DISTINCT s.worker) FILTER (WHERE substr(s.worker, 1, length(?1)) <> ?1),
        coalesce(sum(s.steps), 0), coalesce(sum(s.episodes), 0),
        (SELECT coalesce(sum(d.records), 0) FROM drop_rows AS d
-         WHERE d.stream_no IN (SELECT stream_no FROM streams WHERE run = r.run)),
-       coalesce(group_concat(s.stream_no), '')
+         WHERE d.stream_no IN (SELECT stream_no FROM streams WHERE run = r.run))
   FROM runs AS r LEFT JOIN streams AS s USING (run)
+ WHERE r.run NOT IN (SELECT run FROM removed_runs)
  GROUP BY r.run ORDER BY r.started_ns DESC, r.run DESC
 """
-_NEWEST_RETURNS = "SELECT t_ns, episode_return FROM episode_rows WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT ?"
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +52,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_runs(path: Path, now_ns: int | None = None) -> list[RunRow]:
-    """Every run, newest first. Reads counters and the newest episodes, never the step rows.
+    """Every run that retention has not removed, newest first. Reads counters and newest episodes, never the step rows.
 
     `now_ns` is the head host's wall clock, by default this host's.
     """
@@ -108,19 +105,6 @@ def _read_only(path: Path) -> StoreError:
 
 
 def _run_row(connection: Connection, row: SqlRow) -> RunRow:
-    *facts, streams = row
     names = ("run", "name", "state", "started_ns", "ended_ns", "seen_ns", "workers", "steps", "episodes", "drops")
-    numbers = [int(number) for number in str(streams).split(",") if number]
-    values = dict(zip(names, facts, strict=True)) | {"mean_return": _mean_return(connection, numbers)}
+    values = dict(zip(names, row, strict=True)) | {"mean_return": mean_return(connection, str(row[0]))}
     return msgspec.convert(values, RunRow)
-
-
-def _mean_return(connection: Connection, streams: list[int]) -> float | None:
-    """Mean over the newest episodes of all streams together; a NaN return is NULL and not among them."""
-    newest: list[tuple[int, float | None]] = []
-    for stream_no in streams:
-        key = stream_no << SEQ_BITS
-        newest += connection.execute(_NEWEST_RETURNS, (key, key | SEQ_MASK, MEAN_EPISODES)).fetchall()
-    newest.sort(key=lambda episode: episode[0], reverse=True)
-    returns = [value for _, value in newest[:MEAN_EPISODES] if value is not None]
-    return sum(returns) / len(returns) if returns else None

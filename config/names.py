@@ -14,6 +14,7 @@ ENV_CHILD = "RUNLANE_CHILD"
 ENV_KEEPER = "RUNLANE_KEEPER_PID"
 ENV_COMMAND = "RUNLANE_COMMAND"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
+ENV_RESUMED = "RUNLANE_RESUMED"
 ENV_DISABLED = "RUNLANE_DISABLED"
 
 CONTEXT_VARIABLES = {
@@ -28,6 +29,7 @@ CONTEXT_VARIABLES = {
     ENV_CHILD: "name under which a child reports to its supervisor",
     ENV_COMMAND: "command line of the run, as recorded in `runs.command`",
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
+    ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
 }
 

@@ -84,6 +84,9 @@ class JournalReader:
 
         Raises `JournalError` when there is no readable segment.
         """
+        if self._map is not None and self.next_seq <= seq and not 0 < self._first_seq(self._number + 1) <= seq:
+            self._skip_to(seq)  # further on in the segment that is open
+            return
         self.close()
         numbers = self._numbers()
         problem = f"{self.source}: no segment with records"
@@ -154,11 +157,14 @@ class JournalReader:
         row_count = size = schema_id = 0
         others: dict[int, list[bytes]] = {}
         try:
-            while self.next_seq - first_seq < most and size < MAX_BATCH_BYTES:
+            while self.next_seq - first_seq < most:
                 record = self._peek()
                 if record is None or (record.kind == STEP and rows and record.schema_id != schema_id):
                     break
-                count = self._count(record, most - (self.next_seq - first_seq))
+                fitting = (MAX_BATCH_BYTES - size) // record.length
+                if not fitting and size:
+                    break
+                count = self._count(record, min(most - (self.next_seq - first_seq), max(1, fitting)))
                 start, end = self._offset, self._offset + count * record.length
                 if record.kind == STEP:
                     rows.append(_rows(self._view[start:end], record.length))
@@ -250,10 +256,11 @@ class JournalReader:
             most = min(most, self._published - self.next_seq + 1)
         found = np.frombuffer(self._view, _row_dtype(record.length), most, self._offset)
         heads = found["head"]
-        is_like = (heads == heads[0]) & (
-            found["seq"] == np.arange(self.next_seq, self.next_seq + most, dtype=np.uint64)
-        )
-        count = most if is_like.all() else int(is_like.argmin())
+        is_like = heads == heads[0]
+        if self._is_final:
+            is_like &= found["seq"] == np.arange(self.next_seq, self.next_seq + most, dtype=np.uint64)
+        # The first that is unlike; 0 when all are like the first, which is always like itself.
+        count = int(is_like.argmin()) or most
         if self._is_final:
             for index in range(1, count):
                 if not record_check(self._view, self._offset + index * record.length, record.length):

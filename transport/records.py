@@ -19,6 +19,7 @@ HUMAN = 8
 
 Outcome = Literal["terminated", "truncated", "abandoned"]
 RunState = Literal["running", "stalled", "finished", "failed", "killed", "stopped"]
+ALIVE: frozenset[RunState] = frozenset({"running", "stalled"})  # what is neither has ended
 
 
 class EpisodeRecord(msgspec.Struct, frozen=True, array_like=True):

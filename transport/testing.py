@@ -1,13 +1,15 @@
 """Fakes of the boundaries in this folder, for tests alone: running code never imports this file.
 
-`FakeClock` moves by hand, `FakeSend` stands for a socket. `FakeSource`, `FakeSubscriber` and `FakeReceiver` are
-the far ends of real sockets, moved by hand too, so that a test decides what arrives, when, and in what shape.
+`FakeClock` moves by hand, `FakeSend` stands for a socket. `FakeSource`, `FakeSubscriber`, `FakeReceiver` and
+`FakeProxy` are the far ends of real sockets, moved by hand too, so that a test decides what arrives, when, and in
+what shape.
 """
 
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import zmq
 
@@ -16,6 +18,7 @@ from runlane.config.settings import QueuePolicy, Settings
 from runlane.transport.ack import Batch, IngressGate, Verdict
 from runlane.transport.endpoint import endpoint_of, unlink_socket
 from runlane.transport.identity import new_stream_id
+from runlane.transport.journal_head import JournalHead
 from runlane.transport.messages import (
     ControlMessage,
     StepField,
@@ -47,6 +50,7 @@ from runlane.transport.wire import (
     decode_control,
     decode_delivery,
     decode_header,
+    decode_packed,
     encode_control,
     encode_echo,
     encode_header,
@@ -320,3 +324,75 @@ class FakeReceiver(_FarEnd):
     def _ack(self, peer: bytes, stream: str) -> None:
         if self.is_acking:
             send_control(self.socket, StreamAck(stream=stream, seq=self._gates[stream].expected_seq - 1), peer)
+
+
+class FakeProxy(_FarEnd):
+    """A proxy as workers see it: welcomes streams, keeps the live batches that come, acks in the journals' heads.
+
+    Removes nothing, so that a test can read a journal from its first record on.
+    """
+
+    def __init__(self, settings: Settings, endpoint: str, *, is_acking: bool = True) -> None:
+        """Binds at once."""
+        super().__init__()
+        self.is_acking = is_acking
+        self.infos: dict[str, StreamInfo] = {}
+        self.journals: dict[str, Path] = {}
+        self.batches: dict[str, list[tuple[BatchHeader, list[bytes]]]] = {}
+        self.ended: set[str] = set()
+        self.frames = 0
+        self._heads: dict[str, JournalHead] = {}
+        self._outgoing: deque[Frame] = deque()
+        self._peers: set[bytes] = set()
+        self._endpoint = endpoint
+        self.socket: Socket = bind_router(self.context, endpoint, 1000, settings.transport)
+
+    def turn(self) -> None:
+        """Wait a moment for a message, take in all that are there, ack what is published."""
+        while self._outgoing:
+            frame = self._outgoing.popleft()
+            for peer in self._peers:
+                self.socket.send_multipart([peer, frame])
+        if self.socket.poll(2):
+            while (frames := receive_frames(self.socket)) is not None:
+                self._on_frames(*frames)
+        for head in self._heads.values():
+            if self.is_acking and head.acked < head.published:
+                head.acked = head.published
+
+    def _on_frames(self, peer: bytes, frame: bytes) -> None:
+        self._peers.add(peer)
+        if is_control(frame):
+            self._on_control(peer, decode_control(frame))
+            return
+        self.frames += 1
+        for header, frames in decode_packed(frame):
+            self.batches.setdefault(header.stream.hex(), []).append((header, [bytes(body) for body in frames[1:]]))
+
+    def _on_control(self, peer: bytes, message: ControlMessage) -> None:
+        if isinstance(message, StreamHello):
+            stream = message.info.stream
+            self.infos[stream], self.journals[stream] = message.info, Path(message.journal)
+            if stream not in self._heads:
+                self._heads[stream] = JournalHead.open(self.journals[stream])
+            welcome = StreamWelcome(
+                stream=stream, receiver="fake", expected_seq=message.sent_seq + 1, sent_seq=message.sent_seq
+            )
+            send_control(self.socket, welcome, peer)
+        elif isinstance(message, StreamBye):
+            self.ended.add(message.stream)
+
+    def ack(self, stream: str, seq: int) -> None:
+        """Commit a stream up to `seq`, whatever `is_acking` says."""
+        self._heads[stream].acked = seq
+
+    def send_to_all(self, frame: Frame) -> None:
+        """Send a frame, perhaps garbage, to every worker, at the next turn: the socket is that thread's."""
+        self._outgoing.append(frame)
+
+    def close(self) -> None:
+        """Close and remove the socket's file."""
+        for head in self._heads.values():
+            head.close()
+        super().close()
+        unlink_socket(self._endpoint)

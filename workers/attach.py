@@ -55,6 +55,8 @@ def attach(
     *,
     worker: str | None = None,
     config: Any = None,
+    resume: str | None = None,
+    resumed_step: int | None = None,
     settings: Settings | None = None,
 ) -> Session:
     """Connect this process to its run and return the session to record with.
@@ -63,6 +65,10 @@ def attach(
     directory is asked for a proxy. With neither, one warning is printed and the session does nothing: telemetry
     never stops training. `name` is the run's readable name; `config` its hyper-parameters, a mapping or an object
     like `argparse.Namespace`. Called again, as for each sub-environment, it opens another stream of the same run.
+
+    `resume` is the id of the run that is continued, as after loading a checkpoint made at `resumed_step`: the new
+    stream is the worker's next incarnation in that run, with `resumed_from`. Steps may begin anywhere: nothing is
+    refused because it went backwards.
     """
     if os.environ.get(names.ENV_DISABLED) == "1":
         return DetachedSession()
@@ -71,7 +77,7 @@ def attach(
         return DetachedSession()
     try:
         chosen = settings or load()
-        started = _from_environment(worker) or _ask_once(chosen, worker, name)
+        started = _from_environment(worker, resume) or _ask_once(chosen, worker, name, resume)
     except (RunlaneError, OSError) as error:
         log_event(log_ids.WORKER_DETACHED, reason=str(error))
         return DetachedSession()
@@ -82,7 +88,9 @@ def attach(
         host=socket.gethostname(),
         pid=os.getpid(),
         started_ns=time.time_ns(),
-        run_name=_readable(os.environ.get(names.ENV_RUN_NAME) or name or script_name()),
+        run_name=_readable(os.environ.get(names.ENV_RUN_NAME) or name or ("" if resume else script_name())),
+        is_resumed=resume is not None or os.environ.get(names.ENV_RESUMED) == "1",
+        resumed_step=None if resumed_step is None else max(0, int(resumed_step)),
     )
     log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
     return WorkerSession(info, started.endpoint, chosen, _facts(config))
@@ -100,35 +108,36 @@ def _readable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()[:MAX_RUN_NAME]
 
 
-def _from_environment(worker: str | None) -> WorkerStarted | None:
+def _from_environment(worker: str | None, resume: str | None) -> WorkerStarted | None:
     endpoint, run = os.environ.get(names.ENV_PROXY), os.environ.get(names.ENV_RUN)
     if not endpoint or not run:
         return None
     chosen = worker or os.environ.get(names.ENV_WORKER_NAME) or script_name()
     check_name(chosen, "worker")
-    return WorkerStarted(worker=chosen, run=run, endpoint=endpoint)
+    return WorkerStarted(worker=chosen, run=resume or run, endpoint=endpoint)
 
 
 # By process (a forked child asks for itself), graph, run and worker.
 _answers: dict[tuple[int, str, str, str], WorkerStarted] = {}
 
 
-def _ask_once(settings: Settings, worker: str | None, name: str | None) -> WorkerStarted:
+def _ask_once(settings: Settings, worker: str | None, name: str | None, resume: str | None) -> WorkerStarted:
     """One proxy and one run per process, while that proxy lives: not one for each sub-environment."""
     graph = endpoint_of(settings, names.SUPERVISOR_SOCKET)
-    key = (os.getpid(), graph, os.environ.get(names.ENV_RUN, ""), worker or "")
+    run = resume or os.environ.get(names.ENV_RUN, "")
+    key = (os.getpid(), graph, run, worker or "")
     known = _answers.get(key)
     if known is not None and is_endpoint_alive(known.endpoint):
         return known
-    started = _answers[key] = _ask(settings, worker, name)
+    started = _answers[key] = _ask(settings, worker, name, run)
     return started
 
 
-def _ask(settings: Settings, worker: str | None, name: str | None) -> WorkerStarted:
+def _ask(settings: Settings, worker: str | None, name: str | None, run: str) -> WorkerStarted:
     """Ask the supervisor of a running graph for a proxy; raises `RunlaneError` saying how to start one."""
     chosen = worker or script_name()
     check_name(chosen, "worker")
-    run = os.environ.get(names.ENV_RUN) or new_run_id(time.time_ns())
+    run = run or new_run_id(time.time_ns())
     try:
         with GraphClient(settings) as client:
             return client.start_worker(chosen, run, _readable(name or ""), ASK_S)

@@ -37,7 +37,7 @@ ACK_LOOK_S = 0.002
 # One frame to the proxy; what is further behind than a few of them the proxy reads by itself.
 MAX_PACKED_BATCHES = 64
 MAX_PACKED_BYTES = 4 << 20
-MAX_BEHIND_BATCHES = 512
+MAX_BEHIND_BATCHES = 64
 
 
 class Flusher:
@@ -146,7 +146,8 @@ class Flusher:
             self._hello(socket, now_s)
             while receive_frames(socket) is not None:  # the proxy's answers only keep the connection's window open
                 pass
-        if is_new:
+        # Far behind, the proxy reads the journal by itself, at no cost to training.
+        if is_new and seq - head.acked <= MAX_BEHIND_BATCHES * self._journal.wake_every:
             batches = self._batches(seq)
             if batches:
                 _send(socket, [encode_packed([batch.frames for batch in batches])])

@@ -151,7 +151,7 @@ class JournalWriter:
         self.layout: StepLayout | VectorLayout | None = None
         self.record_bytes = 0
         self.prefix = b""
-        self.pack: Callable[..., bytes] | None = None
+        self.pack: Callable[..., bytes] = _refuse
         self.put: Callable[..., None] = struct.pack_into
         self.observation_dtype: Any = None
         self.observation_bytes = 0
@@ -205,9 +205,9 @@ class JournalWriter:
         if isinstance(known, StepLayout):
             self.prefix, self.put = known.prefix, known.put
             self.observation_bytes = known.observation_bytes
-            self.pack = known.pack if known.is_plain or known.observation_dtype is not None else None
+            self.pack = known.pack if known.is_plain or known.observation_dtype is not None else _refuse
         else:
-            self.pack = None
+            self.pack = _refuse
         self.set_stop()
         return known
 
@@ -343,6 +343,11 @@ class JournalWriter:
             self._last_acked = self.head.acked
             head, self.head = self.head, None
             head.close()
+
+
+def _refuse(*_values: object) -> bytes:
+    """In place of `pack` where a row needs conversion first."""
+    raise TypeError
 
 
 def free_bytes(directory: Path) -> int:

@@ -42,7 +42,7 @@ _Array = np.ndarray
 _TAIL = struct.Struct("<IB")  # env_index and flags
 _TAILS = [_TAIL.pack(0, flags) for flags in range(16)]
 _NO_FLAGS = _TAILS[0]
-_SECOND_STEP = 2 * ONE_STEP
+_UNLIKE = (TypeError, ValueError, AttributeError, struct.error)
 _SESSIONS: "weakref.WeakSet[WorkerSession]" = weakref.WeakSet()
 _ENDED = TERMINATED | TRUNCATED
 
@@ -97,47 +97,33 @@ class WorkerSession(StreamWriter):
         self._busy = True  # no call between this and the look before it: see `stream_writer.py`
         try:
             journal = self._journal
-            offset = journal.offset
-            pack = journal.pack
-            if pack is None or offset >= journal.stop_offset or env_index or is_reset or is_human:
-                self._step(action, reward, terminated, truncated, observation, info, env_index, is_reset, is_human)
-                return
-            tracker = self._tracker
-            place = tracker.place + ONE_STEP
-            seq = journal.seq + 1
-            t_ns = _time_ns()
-            tail = _NO_FLAGS
-            if terminated or truncated:
-                tail = _TAILS[(TERMINATED if terminated else 0) | (TRUNCATED if truncated else 0)]
-            if reward.__class__ is not float:
-                reward = float(reward)  # the sum of float32 rewards would drift
-            try:
-                if observation is None:
-                    row = pack(journal.prefix, seq, t_ns, place, tail, reward, action)
-                elif (
-                    observation.__class__ is _Array
-                    and observation.dtype is journal.observation_dtype
-                    and observation.nbytes == journal.observation_bytes
-                ):
-                    row = pack(journal.prefix, seq, t_ns, place, tail, reward, action, observation.tobytes())
-                else:
-                    row = None
-            except (TypeError, struct.error):  # a row unlike the last
+            if not (terminated or truncated or info or env_index or is_reset or is_human) and (
+                (offset := journal.offset) < journal.stop_offset
+            ):
+                if reward.__class__ is not float:
+                    reward = float(reward)  # the sum of float32 rewards would drift
+                tracker = self._tracker
+                place = tracker.place + ONE_STEP
+                seq = journal.seq + 1
                 row = None
-            if row is None:
-                self._step(action, reward, terminated, truncated, observation, info, 0, False, False)
-                return
-            journal.put(journal.view, offset, adler32(row), row)
-            journal.offset = offset + journal.record_bytes  # no call from here to the tracker's place
-            journal.seq = seq
-            tracker.place = place
-            tracker.episode_return += reward
-            if place < _SECOND_STEP:
-                tracker.started_ns = t_ns
-            if terminated or truncated:
-                self._end_episode(tracker, 0, "terminated" if terminated else "truncated", None)
-            if info:
-                self._append_info(seq, 0, info)
+                try:
+                    if observation is None:
+                        row = journal.pack(journal.prefix, seq, _time_ns(), place, _NO_FLAGS, reward, action)
+                    elif (
+                        observation.dtype is journal.observation_dtype
+                        and len(packed := observation.tobytes()) == journal.observation_bytes
+                    ):
+                        row = journal.pack(journal.prefix, seq, _time_ns(), place, _NO_FLAGS, reward, action, packed)
+                except _UNLIKE:  # a row unlike the last
+                    pass
+                if row is not None:
+                    journal.put(journal.view, offset, adler32(row), row)
+                    journal.offset = offset + journal.record_bytes  # no call from here on: see `journal_writer.py`
+                    journal.seq = seq
+                    tracker.place = place
+                    tracker.episode_return += reward
+                    return
+            self._step(action, reward, terminated, truncated, observation, info, env_index, is_reset, is_human)
         except NoRoomError:
             return
         except Exception as error:
@@ -184,7 +170,7 @@ class WorkerSession(StreamWriter):
         else:
             tracker.place = place
             tracker.episode_return += reward
-            if place < _SECOND_STEP:
+            if not tracker.started_ns:
                 tracker.started_ns = t_ns
             if terminated or truncated:
                 self._end_episode(tracker, env_index, outcome, None)
@@ -377,6 +363,7 @@ class WorkerSession(StreamWriter):
         duration_s = (now_ns - tracker.started_ns) / 1e9 if tracker.started_ns else 0.0
         episode, length, total = tracker.episode, tracker.step, float(tracker.episode_return)
         tracker.begin_next()
+        self._journal.stop_offset = -1  # the first step of an episode notes when it was: it takes the longer way
         self._append(
             "episode",
             lambda seq: EpisodeRecord(seq, now_ns, env_index, episode, total, length, outcome, duration_s, info),

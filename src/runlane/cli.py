@@ -81,6 +81,7 @@ def run(
     command: Annotated[list[str], typer.Argument(help="The command, after `--`.", metavar="-- COMMAND...")],
     name: Annotated[str, typer.Option("--name", "-n", help="Readable name of the run; default: the script's.")] = "",
     worker: Annotated[str, typer.Option(help="Name of the worker inside its run.")] = "worker",
+    resume: Annotated[str, typer.Option(help="Id of a run to go on with, instead of beginning a new one.")] = "",
     config: Config = None,
     sets: Sets = None,
 ) -> None:
@@ -92,7 +93,9 @@ def run(
     from runlane.launch import run_command
 
     settings, options = _settings(config, sets)
-    code, run_id, is_drained = run_command(command, settings, options, name or _name_of(command), worker)
+    code, run_id, is_drained = run_command(
+        command, settings, options, name or ("" if resume else _name_of(command)), worker, resume
+    )
     _print_run(settings, run_id, is_drained)
     raise typer.Exit(code)
 

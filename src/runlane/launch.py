@@ -17,7 +17,7 @@ from runlane.config.settings import Settings, check_name
 from runlane.transport.endpoint import data_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
-from runlane.transport.messages import Status, WorkerStarted
+from runlane.transport.messages import Status, WorkerStart, WorkerStarted
 
 START_S = 20.0
 DRAIN_S = 10.0
@@ -128,9 +128,9 @@ def tail(path: Path, lines: int = 12) -> str:
 
 
 def run_command(
-    command: list[str], settings: Settings, settings_arguments: list[str], run_name: str, worker: str
+    command: list[str], settings: Settings, settings_arguments: list[str], run_name: str, worker: str, resume: str = ""
 ) -> tuple[int, str, bool]:
-    """Run a command as a worker of the running graph, or of one started for it.
+    """Run a command as a worker of the running graph, or of one started for it. `resume` is a run to go on with.
 
     Returns the command's exit code, the run's id, and whether everything was committed when this returns.
     """
@@ -138,10 +138,16 @@ def run_command(
     if shutil.which(command[0]) is None:
         raise CommandError(command[0])
     with GraphClient(settings) as client:
-        graph, started = _join_graph(client, settings_arguments, settings, worker, run_name)
+        run = resume or new_run_id(time.time_ns())
+        graph, started = _join_graph(
+            client, settings_arguments, settings, WorkerStart(worker=worker, run=run, run_name=run_name)
+        )
         code, is_drained = 1, False
+        variables = settings_environment(settings, settings_arguments)
+        if resume:
+            variables[names.ENV_RESUMED] = "1"
         try:
-            code = _run_foreground(command, started, run_name, settings_environment(settings, settings_arguments))
+            code = _run_foreground(command, started, run_name, variables)
         finally:
             is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
         while graph is not None and not graph.has_ended(0.1) and not _has_other_workers(client):
@@ -150,7 +156,7 @@ def run_command(
 
 
 def _join_graph(
-    client: GraphClient, settings_arguments: list[str], settings: Settings, worker: str, run_name: str
+    client: GraphClient, settings_arguments: list[str], settings: Settings, wanted: WorkerStart
 ) -> tuple[GraphProcess | None, WorkerStarted]:
     """Get a proxy from the graph that is there, or from one started now: that one is returned, too.
 
@@ -165,7 +171,7 @@ def _join_graph(
                 graph = GraphProcess(settings_arguments, settings)
                 graph.start(until_idle=True)
             if status is None or status.state == "running":
-                return graph, client.start_worker(worker, new_run_id(time.time_ns()), run_name)
+                return graph, client.start_worker(wanted.worker, wanted.run, wanted.run_name)
         except GraphError:
             if (client.status() is None and status is None) or time.monotonic() > deadline_s:
                 raise
