@@ -76,11 +76,25 @@ def attach(
         log_event(log_ids.WORKER_DETACHED, reason="free-threaded Python is not supported; use the standard build")
         return DetachedSession()
     try:
-        chosen = settings or load()
-        started = _from_environment(worker, resume) or _ask_once(chosen, worker, name, resume)
-    except (RunlaneError, OSError) as error:
+        session = _open(settings or load(), name, worker, config, resume, resumed_step)
+    except (RunlaneError, OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
         log_event(log_ids.WORKER_DETACHED, reason=str(error))
         return DetachedSession()
+    info = session.info
+    log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
+    return session
+
+
+def _open(
+    settings: Settings,
+    name: str | None,
+    worker: str | None,
+    config: Any,
+    resume: str | None,
+    resumed_step: int | None,
+) -> WorkerSession:
+    """The session, once there is somebody to record to; raises `RunlaneError`, or what the system says."""
+    started = _from_environment(worker, resume) or _ask_once(settings, worker, name, resume)
     info = StreamInfo(
         stream=new_stream_id(),
         run=started.run,
@@ -92,8 +106,7 @@ def attach(
         is_resumed=resume is not None or os.environ.get(names.ENV_RESUMED) == "1",
         resumed_step=None if resumed_step is None else max(0, int(resumed_step)),
     )
-    log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
-    return WorkerSession(info, started.endpoint, chosen, _facts(config))
+    return WorkerSession(info, started.endpoint, settings, _facts(config))
 
 
 def script_name() -> str:

@@ -45,6 +45,12 @@ RETRY_S = 0.25
 DROP_BYTES = 128
 
 
+# What a step needs that changes rarely, so that it is one attribute to read and not seven: what packs a record from
+# byte 4 on, the layout's prefix, what puts check and record into the segment, the segment, the record's bytes, dtype
+# and bytes of the observation.
+RowKit = tuple[Callable[..., bytes], bytes, Callable[..., None], mmap.mmap | bytearray, int, Any, int]
+
+
 class JournalFullError(Exception):
     """There is no room for another segment. `reason` is `journal_full` (the quota) or `disk_full`."""
 
@@ -106,15 +112,11 @@ class JournalWriter:
         "info",
         "layout",
         "layouts",
-        "observation_bytes",
-        "observation_dtype",
         "offset",
         "other_records",
-        "pack",
-        "prefix",
-        "put",
         "record_bytes",
         "retired",
+        "row_kit",
         "segment",
         "seq",
         "spare",
@@ -150,11 +152,7 @@ class JournalWriter:
         self.stop_offset = -1
         self.layout: StepLayout | VectorLayout | None = None
         self.record_bytes = 0
-        self.prefix = b""
-        self.pack: Callable[..., bytes] = _refuse
-        self.put: Callable[..., None] = struct.pack_into
-        self.observation_dtype: Any = None
-        self.observation_bytes = 0
+        self.row_kit: RowKit = (_refuse, b"", struct.pack_into, self.view, 0, None, 0)
 
     # ---- records ------------------------------------------------------------------------------------------
 
@@ -201,13 +199,6 @@ class JournalWriter:
             known = self.layouts[key] = layout
         self.layout = known
         self.record_bytes = known.record_bytes
-        self.observation_dtype = known.observation_dtype
-        if isinstance(known, StepLayout):
-            self.prefix, self.put = known.prefix, known.put
-            self.observation_bytes = known.observation_bytes
-            self.pack = known.pack if known.is_plain or known.observation_dtype is not None else _refuse
-        else:
-            self.pack = _refuse
         self.set_stop()
         return known
 
@@ -227,7 +218,14 @@ class JournalWriter:
         self.offset = end
 
     def set_stop(self) -> None:
-        """Where `step()` has to look again: at the segment's end, or once a batch is full."""
+        """Where `step()` has to look again, at the segment's end or once a batch is full; and what it packs with."""
+        layout = self.layout
+        if isinstance(layout, StepLayout):
+            pack = layout.pack if layout.is_plain or layout.observation_dtype is not None else _refuse
+            row = (pack, layout.prefix, layout.put, self.view, layout.record_bytes)
+            self.row_kit = (*row, layout.observation_dtype, layout.observation_bytes)
+        else:
+            self.row_kit = (_refuse, b"", struct.pack_into, self.view, 0, None, 0)
         if self.segment is None:
             self.stop_offset = -1
             return
@@ -242,6 +240,7 @@ class JournalWriter:
 
         An interrupt anywhere before the switch leaves everything as it was: the next attempt does it again.
         """
+        self.stop_offset = -1  # until `set_stop`, also when we are interrupted: what `step()` packs with is stale
         with self._making:  # the flusher may be making the spare
             if self.spare is None or self.spare.size < self._size_for(size):
                 self._make(size)
