@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: demo test install lint types check bench clean
+.PHONY: demo test install lint types check bench chaos clean
 
 demo: $(VENV)/.installed-demo  ## train an agent with the whole graph around it, and check every count
 	$(BIN)/runlane demo
@@ -27,7 +27,16 @@ check: lint types  ## what CI runs
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.installed-dev  ## every benchmark; each ends with one JSON line
-	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/bench_*.py; do \
+		echo "== $$file"; \
+		case $$file in *bench_memory.py) set -- --minutes 1 ;; *) set -- ;; esac; \
+		$(BIN)/python $$file "$$@" || exit 1; \
+	done
+
+KILLS ?= 1000
+chaos: $(VENV)/.installed-test  ## kill -9 of everything at random; SEED, ONLY, FROM, REPORT: see docs/how-to/run-the-kill-matrix.md
+	PYTHONPATH=tests $(BIN)/python -m chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(FROM),--first-round $(FROM)) $(if $(REPORT),--report $(REPORT))
 
 clean:  ## what the other targets made
 	rm -rf $(VENV) .runlane .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -17,11 +17,13 @@ from runlane.config.errors import EndpointError, JournalError, WireError
 from runlane.config.names import INGRESS_SOCKET
 from runlane.config.settings import Settings
 from runlane.transport.clock import Clock
-from runlane.transport.endpoint import endpoint_of
+from runlane.transport.endpoint import endpoint_of, is_role_alive
+from runlane.transport.journal_layout import READER_ROLE
 from runlane.transport.log import log_event
 from runlane.transport.messages import (
     ControlMessage,
     StreamAck,
+    StreamBye,
     StreamInfo,
     StreamNack,
     StreamRefused,
@@ -29,7 +31,7 @@ from runlane.transport.messages import (
 )
 from runlane.transport.sockets import Context, Rejections, Socket, connect_dealer, receive_frames
 from runlane.transport.stream_sender import StreamSender
-from runlane.transport.wire import Frame, decode_control
+from runlane.transport.wire import Frame, decode_control, encode_control
 
 ROUTER_BURST = 256
 SOCKET_HWM = 32
@@ -72,8 +74,10 @@ class Forwarder:
         return self.socket
 
     def close(self) -> None:
-        """Let every journal go, with what it still holds."""
+        """Let every journal go, with what it still holds, and the router too: it need not wait for us to stop."""
         for relay in self.relays.values():
+            if hasattr(self, "socket"):
+                self._send([encode_control(StreamBye(stream=relay.info.stream))])
             relay.close()
         self.relays.clear()
         if hasattr(self, "socket"):
@@ -84,10 +88,12 @@ class Forwarder:
         now_s = self.clock.monotonic_s()
         if now_s < self._retry_at_s.get(directory, 0.0):
             return None
+        if is_role_alive(directory, READER_ROLE):  # a recovery that took over, or a proxy that came back
+            self._retry_at_s[directory] = now_s + BUSY_RETRY_S
+            return None
         try:
             relay = Relay(directory, info, self.settings, self._send, self.clock)
-        except EndpointError:  # another process drains it: a recovery that took over, or a proxy that came back
-            self._retry_at_s[directory] = now_s + BUSY_RETRY_S
+        except EndpointError:  # this very moment
             return None
         except (JournalError, OSError) as error:
             self._retry_at_s[directory] = now_s + DAMAGED_RETRY_S

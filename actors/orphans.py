@@ -35,7 +35,23 @@ def orphan_directories(parent: Path) -> list[Path]:
         found = sorted(path for path in parent.iterdir() if is_journal(path))
     except OSError:
         return []
-    return [path for path in found if not is_role_alive(path, READER_ROLE)]
+    return [path for path in found if not is_role_alive(path, READER_ROLE) and not _is_empty(path)]
+
+
+def _is_empty(directory: Path) -> bool:
+    """Whether there is no segment: the journal is just being made, or was being removed when its reader died."""
+    if segment_numbers(directory):
+        return False
+    try:
+        head = JournalHead.open(directory)
+    except (JournalError, OSError):
+        return True
+    if not head.is_writer_alive:
+        (directory / HEAD_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+    head.close()
+    return True
 
 
 def is_journal(directory: Path) -> bool:

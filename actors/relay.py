@@ -18,7 +18,7 @@ from runlane.transport.ack import AckWindow, Batch
 from runlane.transport.clock import Clock
 from runlane.transport.endpoint import RoleLock
 from runlane.transport.journal_head import JournalHead
-from runlane.transport.journal_layout import READER_ROLE, segment_numbers, segment_path
+from runlane.transport.journal_layout import HEAD_FILE, READER_ROLE, segment_numbers, segment_path
 from runlane.transport.journal_reader import JournalDamageError, JournalReader, first_seq_of
 from runlane.transport.log import log_event
 from runlane.transport.messages import ControlMessage, StreamAck, StreamInfo, StreamNack, StreamRefused, StreamWelcome
@@ -28,7 +28,6 @@ ALIVE_LOOK_S = 0.25
 REMOVE_S = 0.2
 # How long what is published may be under way before it is read from the journal instead.
 LIVE_PATIENCE_S = 0.03
-MAX_LIVE = 128
 FILL_BURST = 64
 DAMAGED_SUFFIX = ".damaged"
 
@@ -66,6 +65,7 @@ class Relay:
         self.is_refused = False
         self._is_read = False
         self._live: deque[Batch] = deque()
+        self._live_bytes = 0
         self._lag_since_s: float | None = None
         self._next_alive_look_s = 0.0
         self._next_remove_s = 0.0
@@ -99,8 +99,9 @@ class Relay:
 
     def on_live(self, batch: Batch) -> None:
         """A batch as it comes. Too many waiting: the journal has it, too."""
-        if len(self._live) < MAX_LIVE:
+        if self._live_bytes + batch.size_bytes <= self.window.max_bytes:
             self._live.append(batch)
+            self._live_bytes += batch.size_bytes
 
     def advance(self, now_s: float) -> None:
         """Look at the worker, fill the window, send."""
@@ -124,11 +125,12 @@ class Relay:
 
     def _next(self, now_s: float) -> Batch | None:
         next_seq = self.window.last_seq + 1
-        while self._live and self._live[0].first_seq < next_seq:
-            self._live.popleft()
-        if self._live and self._live[0].first_seq == next_seq:
-            self._lag_since_s = None
-            return self._live.popleft()
+        while self._live and self._live[0].first_seq <= next_seq:
+            batch = self._live.popleft()
+            self._live_bytes -= batch.size_bytes
+            if batch.first_seq == next_seq:
+                self._lag_since_s = None
+                return batch
         closed = self.head.closed
         if closed and next_seq > closed:
             self._is_read = True
@@ -220,9 +222,7 @@ class Relay:
         self.head.close()
         if self.damage is None:
             log_event(log_ids.JOURNAL_DRAINED, stream=self.info.stream, last_seq=self.window.last_seq)
-            for path in self.directory.iterdir():
-                if path != self._lock.path:
-                    path.unlink(missing_ok=True)
+            remove_journal(self.directory)
             self._lock.release()
             with contextlib.suppress(OSError):
                 self.directory.rmdir()
@@ -241,3 +241,11 @@ class Relay:
         self._reader.close()
         self.head.close()
         self._lock.release()
+
+
+def remove_journal(directory: Path) -> None:
+    """Delete a journal's files, the head last: without it nobody would know that the segments are committed."""
+    for number in segment_numbers(directory):
+        segment_path(directory, number).unlink(missing_ok=True)
+    for path in directory.glob(f"{HEAD_FILE}*"):
+        path.unlink(missing_ok=True)

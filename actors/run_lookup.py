@@ -18,11 +18,11 @@ def find_run(connection: Connection, path: Path, text: str) -> str:
     """
     if connection.execute("SELECT count(*) FROM runs WHERE run = ?", (text,)).get:
         return text
-    for sql, what in ((_BY_NAME, "are named"), (_BY_ID, "begin with")):
+    for sql, what in ((_BY_NAME, "are named"), (_BY_ID, "begin with")) if text else ():
         found = [str(run) for (run,) in connection.execute(sql, (text,)).fetchall()]
         if len(found) == 1:
             return found[0]
-        if found and text:
+        if found:
             shown = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
             raise StoreError(f"{len(found)} runs {what} {text!r}: {shown}; give the id of one")
     raise StoreError(f"no run {text!r} in {path}; give an id, the beginning of one, or a name from `runlane runs`")

@@ -279,14 +279,15 @@ SELECT s.run, s.worker, s.incarnation, s.stream,
   JOIN retention_rows AS r ON r.stream_no = s.stream_no
  WHERE r.rows > 0;
 
--- Runs that retention may touch. A failed run may have workers that go on: it has ended when all its streams have.
+-- Runs that retention may touch. A failed run may have workers that go on: it has ended when none of its streams is
+-- alive. A proxy's stream is a place for its reports, and may end without one about itself.
 CREATE VIEW IF NOT EXISTS ended_runs AS
 SELECT r.run, r.ended_ns
   FROM runs AS r
  WHERE r.state IN ('finished', 'failed', 'killed', 'stopped') AND r.ended_ns IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM streams AS s
                     WHERE s.run = r.run
-                      AND coalesce(s.state, '') NOT IN ('finished', 'failed', 'killed', 'stopped'));
+                      AND (s.state IN ('running', 'stalled') OR (s.state IS NULL AND s.worker NOT GLOB 'proxy-*')));
 
 -- Episodes go last, and only with their whole run. A stream that came, or went on, after that brings its run back.
 CREATE VIEW IF NOT EXISTS removed_runs AS

@@ -1,131 +1,120 @@
-"""What one `step()` call costs the training loop, beside the least a recorder could do: a tuple and the clock.
+"""What one recorded step costs the training loop, beside the least a recorder could do: a tuple and the clock.
 
-The whole graph runs meanwhile. Steps come in bursts that fit into the outbox, and the next burst waits until
-everything is committed, so the figure is the cost of the call and not the speed of the database.
+The whole graph runs meanwhile, journal included. Steps come in bursts, and the next burst waits until everything
+is committed, so the figure is the cost of the call and not the speed of the database. In the same table: what else
+people record with, each in a process of its own, each burst between two bursts of the reference.
+
+Bars: `step()` at most 8 times the reference (aim 5), its p99 at most 10 times its median. `--strict` makes a missed
+bar exit code 1.
 """
 
 import argparse
-import gc
 import json
 import statistics
-import tempfile
-import time
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-from runlane.config.load import load
-from runlane.launch import GraphProcess
-from runlane.transport.graph_client import GraphClient
-from runlane.transport.identity import new_run_id, new_stream_id
-from runlane.transport.messages import StreamInfo
-from runlane.workers.session import WorkerSession
+from caller_cases import CASES, NOT_INSTALLED
+from measuring import CLOCKS, Machine, Series, percentile, print_table
 
-BURST = 20_000
-
-
-def tuple_and_clock(steps: int) -> float:
-    """Microseconds per step to build the record's tuple and read the clock."""
-    clock = time.time_ns
-    started = time.perf_counter()
-    for number in range(steps):
-        _ = (number, clock(), 1, number, 0, 0, 1.0, number & 1)
-    return (time.perf_counter() - started) / steps * 1e6
-
-
-def empty_loop(steps: int) -> float:
-    """Microseconds per step of the loop alone."""
-    started = time.perf_counter()
-    for number in range(steps):
-        _ = number & 1
-    return (time.perf_counter() - started) / steps * 1e6
+HERE = Path(__file__).parent
+BAR_RATIO, AIM_RATIO, BAR_TAIL = 8.0, 5.0, 10.0
+TITLES = {
+    "reference": "build tuple and read clock",
+    "step": "runlane: step(action, reward, …)",
+    "observation": "runlane: step(…, observation=4 float32)",
+    "env": "CartPole-v1: env.step",
+    "empty_wrapper": "CartPole-v1, empty wrapper",
+    "wrap": "CartPole-v1, runlane wrap(env)",
+    "json_line": "JSON line, flushed each step",
+    "zmq_message": "ZeroMQ message each step, msgpack",
+    "tensorboard": "tensorboardX add_scalar each step",
+    "wandb": "wandb.log each step, offline",
+}
 
 
-def step_calls(lane: WorkerSession, steps: int, observation: object) -> float:
-    """Microseconds per `step()` call, by the loop as a whole."""
-    started = time.perf_counter()
-    if observation is None:
-        for number in range(steps):
-            lane.step(number & 1, 1.0, number % 200 == 199, False)
-    else:
-        for number in range(steps):
-            lane.step(number & 1, 1.0, number % 200 == 199, False, observation=observation)
-    return (time.perf_counter() - started) / steps * 1e6
+def run_case(name: str, bursts: int, clock: str) -> dict[str, Series]:
+    """A case in its own process; an empty answer when its package is not installed."""
+    command = [sys.executable, str(HERE / "caller_cases.py"), name, str(bursts), clock]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"case {name} failed:\n{done.stderr[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {key: Series(*lists) for key, lists in answer.get("series", {}).items()}
 
 
-def single_calls(lane: WorkerSession, steps: int) -> list[float]:
-    """Microseconds of each single `step()` call, the clock's own cost subtracted."""
-    clock = time.perf_counter_ns
-    marks = [0] * steps
-    for number in range(steps):
-        before = clock()
-        lane.step(number & 1, 1.0, number % 200 == 199, False)
-        marks[number] = clock() - before
-    own = statistics.median(-clock() + clock() for _ in range(1000))
-    return [max(0.0, mark - own) / 1000 for mark in marks]
+def table_row(key: str, series: Series | None) -> list[str]:
+    """One line of the table."""
+    if series is None:
+        return [TITLES[key], NOT_INSTALLED, *[""] * 6]
+    row = [TITLES[key], f"{series.median:.3f}", f"{min(series.measured):.3f}", f"{max(series.measured):.3f}"]
+    row.append(f"{series.ratio:.2f}")
+    if not series.singles:
+        return [*row, "", "", ""]
+    p50, p99 = percentile(series.singles, 50), percentile(series.singles, 99)
+    return [*row, f"{p50:.3f}", f"{p99:.3f}", f"{p99 / p50:.1f}"]
 
 
-def settle(lane: WorkerSession, deadline_s: float = 30.0) -> None:
-    """Wait until everything recorded so far is committed."""
-    ends_s = time.monotonic() + deadline_s
-    while lane.statistics()["acked"] < lane.statistics()["records"] and time.monotonic() < ends_s:
-        time.sleep(0.01)
+def figures_of(found: dict[str, Series | None]) -> dict[str, float | bool | None]:
+    """The closing line. What is not installed is null."""
+    step = found["step"]
+    assert step is not None
+    p50, p99 = percentile(step.singles, 50), percentile(step.singles, 99)
+    figures: dict[str, float | bool | None] = {
+        "caller_ratio": round(step.ratio, 3),
+        "caller_p50_us": round(p50, 3),
+        "caller_p99_us": round(p99, 3),
+        "caller_p99_over_p50": round(p99 / p50, 2),
+        "caller_is_within_bars": step.ratio <= BAR_RATIO and p99 <= BAR_TAIL * p50,
+    }
+    for key, series in found.items():
+        figures[f"{key}_us"] = None if series is None else round(series.median, 3)
+        if key not in ("reference", "step"):
+            figures[f"{key}_ratio"] = None if series is None else round(series.ratio, 2)
+    env = found["env"]
+    for key in ("empty_wrapper", "wrap"):
+        series = found[key]
+        added = None if series is None or env is None else _added(series, env)
+        figures[f"{key}_added_us"] = None if added is None else round(added, 3)
+    return figures
 
 
-def measure(bursts: int) -> dict[str, list[float]]:
-    """All figures, burst by burst."""
-    import numpy as np
-
-    found: dict[str, list[float]] = {"empty": [], "tuple": [], "step": [], "observation": [], "single": []}
-    observation = np.zeros(4, np.float32)
-    with tempfile.TemporaryDirectory(prefix="rl-bench-") as directory:
-        settings = load(environment={}, arguments=[f"data_dir={directory}/data"])
-        graph = GraphProcess(["--set", f"data_dir={directory}/data", "--set", "log_level=WARNING"], settings)
-        graph.start()
-        try:
-            with GraphClient(settings) as client:
-                started = client.start_worker("bench", new_run_id(time.time_ns()), "bench")
-            for kind in ("step", "observation"):
-                info = StreamInfo(
-                    stream=new_stream_id(), run=started.run, worker="bench", host="", pid=0, started_ns=time.time_ns()
-                )
-                lane = WorkerSession(info, started.endpoint, settings, {})
-                for _ in range(bursts):
-                    gc.collect()
-                    settle(lane)
-                    if kind == "step":
-                        found["empty"].append(empty_loop(BURST))
-                        found["tuple"].append(tuple_and_clock(BURST))
-                    found[kind].append(step_calls(lane, BURST, observation if kind == "observation" else None))
-                    if kind == "step":
-                        settle(lane)
-                        found["single"] += single_calls(lane, BURST)
-                lane.close()
-        finally:
-            graph.stop()
-    return found
+def _added(series: Series, env: Series) -> float:
+    """What a wrapper adds to `env.step`, burst by burst of the same round."""
+    return statistics.median(with_it - bare for with_it, bare in zip(series.measured, env.measured, strict=True))
 
 
 def main() -> None:
-    """Print the table and the closing JSON line."""
+    """Print the table, the bars, and the closing JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bursts", type=int, default=15)
-    found = measure(parser.parse_args().bursts)
-    base = statistics.median(found["tuple"])
-    single = sorted(found["single"])
-    p50, p99 = single[len(single) // 2], single[len(single) * 99 // 100]
-    ratio = statistics.median(step / plain for step, plain in zip(found["step"], found["tuple"], strict=True))
-    print(f"{'per step, µs':<34}{'median':>9}{'min':>9}{'max':>9}{'ratio':>8}")
-    for title, key in (
-        ("empty loop", "empty"),
-        ("build tuple and read clock", "tuple"),
-        ("step(action, reward, …)", "step"),
-        ("step(…, observation=4 floats)", "observation"),
-    ):
-        values = found[key]
-        middle = statistics.median(values)
-        print(f"{title:<34}{middle:>9.3f}{min(values):>9.3f}{max(values):>9.3f}{middle / base:>8.2f}")
-    print(f"single calls: p50 {p50:.3f} µs, p99 {p99:.3f} µs, p99/p50 {p99 / p50:.1f}, of {len(single):,}")
-    print(f"machine: {Path('/proc/loadavg').read_text().split()[0]} load")
-    print(json.dumps({"caller_ratio": round(ratio, 3), "caller_p50_us": round(p50, 3), "caller_p99_us": round(p99, 3)}))
+    parser.add_argument("--only", choices=list(CASES), help="one case beside runlane's own")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="what bursts are timed by")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 when a bar is missed")
+    chosen = parser.parse_args()
+    machine = Machine()
+    found: dict[str, Series | None] = dict.fromkeys(TITLES)
+    for name in CASES:
+        if chosen.only in (None, name) or name == "runlane":
+            answer = run_case(name, chosen.bursts, chosen.clock)
+            reference = found["reference"]
+            if reference is not None and "reference" in answer:
+                answer["reference"].measured += reference.measured
+            found |= answer
+    headings = [f"per step, µs ({chosen.clock})", "median", "min", "max", "of reference", "p50", "p99", "p99/p50"]
+    print_table(headings, [table_row(key, series) for key, series in found.items()])
+    figures = figures_of(found)
+    for key, words in (("empty_wrapper", "an empty wrapper"), ("wrap", "wrap(env)")):
+        if figures[f"{key}_added_us"] is not None:
+            print(f"{words} adds {figures[f'{key}_added_us']:.2f} µs to env.step")
+    print(f"bars: ratio {figures['caller_ratio']} of at most {BAR_RATIO:g} (aim {AIM_RATIO:g}),", end=" ")
+    print(f"p99/p50 {figures['caller_p99_over_p50']} of at most {BAR_TAIL:g}")
+    print(machine.line())
+    print(json.dumps({**figures, "clock": chosen.clock, **machine.figures()}))
+    if chosen.strict and not figures["caller_is_within_bars"]:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

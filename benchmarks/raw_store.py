@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from runlane.actors.row_key import SEQ_BITS
 from runlane.actors.sql import SqlRow
-from runlane.actors.step_rows import SEQ_BITS, ScalarLayout, insert_sql
+from runlane.actors.step_rows import ScalarLayout, insert_sql
 from runlane.actors.store_file import open_writer
 from runlane.actors.wal_keeper import CHECKPOINT_PAGES
 from runlane.config.settings import DbWriterSettings

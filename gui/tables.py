@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from runlane.gui.long_table import print_table
 from runlane.transport.messages import Status
 
 SUBSCRIBER_COLUMNS = ("overflow", "published", "delivered", "dropped", "queued", "peak", "window")
@@ -21,10 +22,7 @@ def console() -> Console:
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print the rows of a query."""
-    table = Table(*map(escape, columns))
-    for row in rows:
-        table.add_row(*map(cell, row))
-    console().print(table)
+    print_table(console(), columns, [[cell(value) for value in row] for row in rows])
 
 
 def cell(value: Any) -> str:
@@ -35,7 +33,7 @@ def cell(value: Any) -> str:
         return f"<{len(value)} bytes>"
     if isinstance(value, float):
         return repr(value)
-    return escape(str(value))
+    return str(value)
 
 
 def _short(value: Any) -> str:
@@ -44,19 +42,30 @@ def _short(value: Any) -> str:
 
 def print_runs(runs: Sequence[dict[str, Any]]) -> None:
     """Print the runs, as the store lists them."""
-    table = Table(
-        "run", "name", "state", "started", "duration", "workers", "env steps", "episodes", "return (100)", "drops"
+    columns = (
+        "run",
+        "name",
+        "state",
+        "started",
+        "duration",
+        "workers",
+        "env steps",
+        "episodes",
+        "return (100)",
+        "drops",
     )
-    for run in runs:
-        table.add_row(
+    rows = [
+        [
             cell(run["run"]),
             cell(run["name"]),
             cell(run["state"]),
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started_ns"] / 1e9)),
-            _duration(run["started_ns"], run["ended_ns"]),
+            _duration(run["started_ns"], run["seen_ns"] if run["state"] == "lost" else run["ended_ns"]),
             *(_short(run[key]) for key in ("workers", "steps", "episodes", "mean_return", "drops")),
-        )
-    console().print(table)
+        ]
+        for run in runs
+    ]
+    print_table(console(), columns, rows)
     if not runs:
         console().print("no runs yet: try `runlane demo`")
 

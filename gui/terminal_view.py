@@ -21,6 +21,7 @@ from runlane.gui.run_model import (
     store_figures_of,
 )
 from runlane.transport.messages import ChildStatus, Status
+from runlane.transport.records import ALIVE
 
 MAX_CHART_ROWS = 12
 MAX_CHART_COLUMNS = 200
@@ -32,7 +33,7 @@ RATE_COLUMNS = 12
 WORKER_ROWS = 5  # of one worker, beside its chart
 
 _ACCENT = "cyan"
-_STATE_STYLES = {"running": "green", "finished": "green", "ended": "dim", "waiting": "dim"}
+_STATE_STYLES = {"running": "green", "stalled": "yellow", "finished": "green", "ended": "dim", "waiting": "dim"}
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ def _workers(view: RunView, now_s: float, width: int, height: int) -> list[Text]
 
 
 def _sorted(view: RunView) -> list[WorkerView]:
-    return sorted(view.workers.values(), key=lambda worker: (worker.state != "running", worker.run, worker.name))
+    return sorted(view.workers.values(), key=lambda worker: (worker.state not in ALIVE, worker.run, worker.name))
 
 
 def _worker(worker: WorkerView, now_s: float, width: int, rows: int) -> list[Text]:

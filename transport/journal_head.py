@@ -57,7 +57,7 @@ class JournalHead:
         try:
             os.posix_fallocate(fd, 0, HEAD_BYTES)
             os.pwrite(fd, encode_head(stream, created_ns), 0)
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 os.link(part, path)
             except FileExistsError:
@@ -76,12 +76,12 @@ class JournalHead:
 
     @property
     def is_writer_alive(self) -> bool:
-        """Whether the worker lives. Not for the worker itself: a process always has its own lock."""
+        """Whether the worker lives. Not for the worker's own head, which has the lock."""
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return True
-        fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
 
     @property
@@ -137,7 +137,10 @@ class JournalHead:
         return found
 
     def close(self) -> None:
-        """Unmap; the writer's lock goes with it. Again: nothing."""
+        """Unmap; the writer's lock goes with it. Again: nothing.
+
+        A forked child must call this on its parent's head: the lock is of the open file, which both have.
+        """
         if self._fd >= 0:
             self._words.release()
             self._map.close()

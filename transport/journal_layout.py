@@ -21,7 +21,8 @@ HEAD
      256  untold    u64 x 16, by kind: records dropped, and no drop record tells it  written by the worker
      384  telling   u64 x 16, by kind: seq of the drop record that is to tell it     written by the worker
 
-    The worker holds a POSIX lock on the file as long as it lives: unlike flock it is not inherited by fork.
+    The worker holds a lock (flock) on the file as long as it lives. A forked child closes its copy of the file: a
+    POSIX lock would not be inherited, but is lost when any other code of the process opens and closes the file.
 
 SEGMENT
 

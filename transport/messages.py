@@ -106,7 +106,7 @@ class StreamRefused(_Message, frozen=True, kw_only=True, tag="stream_refused"):
 
 
 class StreamBye(_Message, frozen=True, kw_only=True, tag="stream_bye"):
-    """Source → receiver: the stream ended and every record of it was acked."""
+    """Source → receiver: nothing more comes from me, because all is acked or because I end. A hello opens it again."""
 
     stream: StreamId
 

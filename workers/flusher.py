@@ -18,7 +18,7 @@ import zmq
 from runlane.config import log_ids
 from runlane.config.errors import JournalError
 from runlane.config.names import SUPERVISOR
-from runlane.config.settings import Settings
+from runlane.config.settings import MAX_BATCH_RECORDS, Settings
 from runlane.transport.ack import Batch
 from runlane.transport.endpoint import is_endpoint_alive, is_role_alive
 from runlane.transport.journal_reader import JournalReader
@@ -33,7 +33,7 @@ HELLO_S = 0.5
 BYE_S = 0.2
 LOOK_S = 0.5
 ABANDONED_S = 5.0
-ACK_LOOK_S = 0.002
+ACK_LOOK_MS = 2
 # One frame to the proxy; what is further behind than a few of them the proxy reads by itself.
 MAX_PACKED_BATCHES = 64
 MAX_PACKED_BYTES = 4 << 20
@@ -117,14 +117,16 @@ class Flusher:
             os.close(self._wake_write)
 
     def _work(self, socket: Socket) -> None:
-        age_s = self._settings.session.batch_age_ms / 1000
+        age_ms = self._settings.session.batch_age_ms
+        poll = select.poll()  # not `select.select`, which takes no descriptor above 1023
+        poll.register(self._wake_read, select.POLLIN)
         while True:
             deadline_s = self._deadline_s  # set before our look at the journal, so that look is the last one needed
             self._flush(socket)
             self._journal.make_spare()
             if deadline_s is not None and self._is_over(socket, deadline_s):
                 return
-            if select.select([self._wake_read], [], [], age_s if deadline_s is None else ACK_LOOK_S)[0]:
+            if poll.poll(age_ms if deadline_s is None else ACK_LOOK_MS):
                 os.read(self._wake_read, 4096)
 
     def _is_over(self, socket: Socket, deadline_s: float) -> bool:
@@ -176,7 +178,8 @@ class Flusher:
             if seq - reader.next_seq > MAX_BEHIND_BATCHES * self._journal.wake_every:
                 reader.seek_newest()
             while len(found) < MAX_PACKED_BATCHES and size < MAX_PACKED_BYTES:
-                batch = reader.read(seq, time.time_ns(), self._journal.wake_every)
+                # All that is there, not only what woke us: a busy worker's batches are large, and hops pay by batch.
+                batch = reader.read(seq, time.time_ns(), MAX_BATCH_RECORDS)
                 if batch is None:
                     break
                 found.append(batch)

@@ -82,12 +82,12 @@ class Segment:
             os.close(self.fd)
             path.unlink()
             raise
-        self.begin(0)
+        self.view[:SEGMENT_HEADER_BYTES] = self.header(0)
 
-    def begin(self, first_seq: int) -> None:
-        """Write the header: 0 for a spare one, else the seq its first record will have."""
+    def header(self, first_seq: int) -> bytes:
+        """Its header: with 0 for a spare one, else with the seq its first record will have."""
         header = encode_segment_header(SegmentHeader(self._stream, self.number, first_seq))
-        self.view[: len(header)] = header
+        return header.ljust(SEGMENT_HEADER_BYTES, b"\0")
 
     def close(self) -> None:
         """Unmap. The file stays for its reader, who deletes it."""
@@ -246,16 +246,19 @@ class JournalWriter:
                 self._make(size)
             segment, before = self.spare, self.segment
             assert segment is not None  # noqa: S101  `_make` made it
-            if before is not None:
-                end = encode_record(END, 0, self.seq, b"")
-                before.view[self.offset : self.offset + len(end)] = end
-                before.last_seq = self.seq
-            segment.begin(self.seq + 1)
+            header = segment.header(self.seq + 1)
             info = encode_record(INFO, 0, self.seq, pack(msgspec.to_builtins(self.info)))
-            offset = SEGMENT_HEADER_BYTES + len(info)
-            segment.view[SEGMENT_HEADER_BYTES:offset] = info
+            end = encode_record(END, 0, self.seq, b"")
+            offset, end_offset = SEGMENT_HEADER_BYTES + len(info), self.offset + len(end)
             older = () if before is None else (before,)
-            self.view, self.offset, self.segment, self.spare = segment.view, offset, segment, None  # no call from here
+            # No call from here on: a segment that has begun, and is not the one in use, would be read as what follows.
+            if before is not None:
+                before.view[self.offset : end_offset] = end
+                before.last_seq = self.seq
+            segment.view[SEGMENT_HEADER_BYTES:offset] = info
+            segment.view[:SEGMENT_HEADER_BYTES] = header  # after what stands behind it
+            self.view, self.offset, self.segment, self.spare = segment.view, offset, segment, None
+            self.stop_offset = -1
             self._next_number += 1
             self._older += older
             self.retired += older
@@ -284,12 +287,11 @@ class JournalWriter:
             raise JournalFullError("journal_full")
         if time.monotonic() < self._retry_s:
             raise JournalFullError("disk_full", "tried a moment ago")
-        self._retry_s = time.monotonic() + RETRY_S
         try:
             self._make_files(wanted)
         except OSError as error:
+            self._retry_s = time.monotonic() + RETRY_S
             raise JournalFullError("disk_full", f"{self.directory}: {error.strerror or error}") from None
-        self._retry_s = 0.0
 
     def _make_files(self, wanted: int) -> None:
         stream = bytes.fromhex(self.info.stream)

@@ -5,8 +5,9 @@ from typing import Any, cast
 
 from runlane.transport.wire import pack, plain
 
-# What one record may carry beside its numbers. A batch of 256 of them stays below `wire.MAX_BODY_BYTES`: a body
-# above it would be refused for ever, and everything behind it with it.
+# What one record may carry beside its numbers. A full batch of such records would be too large a body, so the reader
+# of the journal cuts at `journal_reader.MAX_BATCH_BYTES`. That leaves one record alone, which must stay below
+# `wire.MAX_BODY_BYTES`: a body above it would be refused for ever, and everything behind it with it.
 MAX_TEXT_CHARACTERS = 8_192  # four bytes each at the most
 MAX_MAP_BYTES = 32_768
 MAX_FACTS_BYTES = 1 << 20

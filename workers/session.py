@@ -37,8 +37,8 @@ from runlane.workers.plain_values import MAX_NAME_CHARACTERS, plain_map, short_t
 from runlane.workers.step_layout import StepLayout, VectorLayout, field_of
 from runlane.workers.stream_writer import NoRoomError, StreamWriter, holds_turns
 
+STOPPED_SHARE = 0.6
 _time_ns = time.time_ns
-_Array = np.ndarray
 _TAIL = struct.Struct("<IB")  # env_index and flags
 _TAILS = [_TAIL.pack(0, flags) for flags in range(16)]
 _NO_FLAGS = _TAILS[0]
@@ -310,11 +310,15 @@ class WorkerSession(StreamWriter):
         """Send everything and wait for the last ack at most `session.close_s`; True when all is committed.
 
         What is not committed by then stays in the journal, for the proxy or `runlane recover` to store: nothing is
-        lost. Called at interpreter exit when the script does not. Calling it again does nothing.
+        lost. A run that was "stopped" waits only for a part of `supervisor.worker_grace_s`: somebody wants us gone.
+        Called at interpreter exit when the script does not. Calling it again does nothing.
         """
         if self._is_closed or self._is_forked:
             return True
-        deadline_s = self._wait_until_s = time.monotonic() + self._settings.session.close_s
+        wait_s = self._settings.session.close_s
+        if state == "stopped":
+            wait_s = min(wait_s, STOPPED_SHARE * self._settings.supervisor.worker_grace_s)
+        deadline_s = self._wait_until_s = time.monotonic() + wait_s
         for index in list(self._trackers):
             self.episode(outcome="abandoned", env_index=index)
         self.abandon_vector_episodes()

@@ -8,6 +8,7 @@ flag is tested and set by two instructions between which CPython never switches 
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import msgspec
@@ -43,7 +44,7 @@ class StreamWriter:
     def __init__(self, info: StreamInfo, endpoint: str, settings: Settings) -> None:
         """Open the stream; its flusher connects to `endpoint` in a thread of its own."""
         self.faults = 0
-        self.dropped: dict[str, int] = {}
+        self.dropped: dict[str, int] = defaultdict(int)  # so that counting is no call: a handler may count in between
         self._busy = False
         self._settings = settings
         self._endpoint = endpoint
@@ -72,7 +73,7 @@ class StreamWriter:
         The caller looks at the flag again after this, and takes it without a call in between.
         """
         if _is_inside(self):
-            self.dropped[kind] = self.dropped.get(kind, 0) + 1
+            self.dropped[kind] += 1
             self._fault(kind, RuntimeError("recorded inside another call of the session, as by a signal handler"))
             return True
         time.sleep(TURN_S)
@@ -148,7 +149,7 @@ class StreamWriter:
 
     def _drop(self, kind: str, full: JournalFullError) -> None:
         """Count a record given up: in memory to be told, in the head in case we are killed before."""
-        self.dropped[kind] = self.dropped.get(kind, 0) + 1
+        self.dropped[kind] += 1
         self._untold[kind] = (self._untold.get(kind, (0, ""))[0] + 1, full.reason)
         if self._journal.head is not None:
             self._journal.head.count_untold(kind)
@@ -200,8 +201,10 @@ class StreamWriter:
         """In a forked child: journal, socket and threads are the parent's, and a call of it may be half done."""
         self._is_forked = True
         self._busy = False
-        # Full at once, so the first record comes to `_look`. The parent's stays mapped, and is never touched.
-        self._parents_journal = self._journal
+        if self._journal.head is not None:
+            self._journal.head.close()  # else the parent's journal would seem alive as long as we are
+        self._parents_journal = self._journal  # stays mapped, and is never touched
+        # Full at once, so the first record comes to `_look`.
         self._journal = JournalWriter(
             self._journal.directory, self.info, self._settings.journal, self._settings.session.batch_records
         )
@@ -226,12 +229,15 @@ def _is_inside(writer: StreamWriter) -> bool:
     """Whether a call of this writer is under way further up in this very thread."""
     frame = sys._getframe(2).f_back  # noqa: SLF001  beyond the call that waits
     while frame is not None:
-        if frame.f_code.co_filename in _FILES and frame.f_locals.get("self") is writer:
+        code = frame.f_code
+        if code.co_name in _TURNS and code.co_filename in _FILES and frame.f_locals.get("self") is writer:
             return True
         frame = frame.f_back
     return False
 
 
+# The methods that take a turn, or work in one: `log()` is not inside a call while the `_add` it calls waits.
+_TURNS = {"step", "step_vector", "episode", "abandon_vector_episodes", "_add", "_end"}
 _FILES = {__file__}
 
 

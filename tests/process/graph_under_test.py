@@ -114,6 +114,12 @@ class GraphUnderTest:
         now = self.child(name)
         return now.pid != before.pid and now.state == "running" and now.heartbeat_age_s is not None
 
+    def recover(self) -> None:
+        """`runlane recover` after the graph has ended: what it left in journals is stored then."""
+        command = [sys.executable, "-m", "runlane", "recover", *self.options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """Rows of a query on the graph's database."""
         return list(query(database_of(self.settings), statement)[1])

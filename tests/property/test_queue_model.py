@@ -12,7 +12,7 @@ from runlane.config.errors import WireError
 from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy
 from runlane.transport.queue import Entry, SubscriberQueue
 
-LIMIT = 600
+LIMIT = 2_400  # a few full batches, and not a whole number of them
 POLICIES = {
     "block": QueuePolicy("block", LIMIT),
     "drop_oldest": QueuePolicy("drop_oldest", LIMIT),

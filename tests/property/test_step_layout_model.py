@@ -1,18 +1,16 @@
 """Any numeric action and observation comes out of the columns as it went into the row."""
 
-from collections import deque
+import struct
 from typing import Any
+from zlib import adler32
 
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from runlane.transport.columns import decode_steps, step_dtype
-from runlane.transport.messages import StepSchema
-from runlane.transport.wire import STEP, Section
-from runlane.workers.batch_builder import BatchBuilder
-from runlane.workers.outbox import Sealed
+from runlane.transport.columns import step_dtype
+from runlane.transport.journal_layout import ROW_OFFSET
 from runlane.workers.step_layout import StepLayout, VectorLayout
 
 int64s = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -34,13 +32,6 @@ arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)
 values = st.none() | scalars | arrays
 
 
-def _taken(builder: BatchBuilder) -> Sealed | None:
-    """The batch as an outbox gets it."""
-    outbox: deque[Sealed] = deque()
-    assert builder.take(outbox) is bool(outbox)
-    return outbox.popleft() if outbox else None
-
-
 def _expected(value: Any) -> Any:
     """What a reader sees: scalars as they are, arrays flat, truth as 0 and 1, in the native byte order."""
     if np.ndim(value):
@@ -49,9 +40,16 @@ def _expected(value: Any) -> Any:
     return value
 
 
-def _columns(sealed: Sealed, schema: StepSchema) -> Any:
-    section = Section(STEP, schema.schema_id, sealed.rows, len(sealed.step_body))
-    return decode_steps(sealed.step_body, section, step_dtype(schema))
+def _packed(layout: StepLayout, seq: int, fixed: tuple[Any, ...], action: Any, observation: Any) -> Any:
+    """One row as the session writes it into the journal, read as a reader of the stream sees it."""
+    t_ns, episode, step, env_index, flags, reward = fixed
+    tail = struct.pack("<IB", env_index, flags)
+    values = layout.convert(action, observation)
+    row = layout.pack(layout.prefix, seq, t_ns, episode + (step << 32), tail, reward, *values)
+    buffer = bytearray(layout.record_bytes)
+    layout.put(buffer, 0, adler32(row), row)
+    (columns,) = np.frombuffer(bytes(buffer[ROW_OFFSET:]), step_dtype(layout.schema))
+    return columns
 
 
 def _is_small(value: Any) -> bool:
@@ -67,26 +65,18 @@ def _is_small(value: Any) -> bool:
     flags=st.integers(0, 255),
 )
 def test_a_row_round_trips(action: Any, observation: Any, reward: float, t_ns: int, episode: int, flags: int) -> None:
-    """Packed into a batch, read as columns: bit for bit, NaN included, and the schema says the types."""
-    builder = BatchBuilder(4)
+    """Packed into a record, read as columns: bit for bit, NaN included, and the schema says the types."""
     layout = StepLayout(0, action, observation)
-    builder.use(layout)
-    for seq in (1, 2, 3):
-        assert builder.write_row((seq, t_ns, episode, 5, 6, flags, reward), action, observation)
-        builder.keep_row(layout.row_bytes)
-    sealed = _taken(builder)
-    assert sealed is not None
-    columns = _columns(sealed, layout.schema)
-    assert columns["seq"].tolist() == [1, 2, 3]
-    assert columns["t_ns"].tolist() == [t_ns] * 3
-    assert columns["episode"].tolist() == [episode] * 3
-    assert columns["flags"].tolist() == [flags] * 3
-    np.testing.assert_array_equal(columns["reward"], [reward] * 3)
+    columns = _packed(layout, 3, (t_ns, episode, 5, 6, flags, reward), action, observation)
+    assert [columns[name] for name in ("seq", "t_ns", "episode", "step", "env_index", "flags")] == [
+        3, t_ns, episode, 5, 6, flags,
+    ]  # fmt: skip
+    np.testing.assert_array_equal(columns["reward"], reward)
     for name, value in (("action", action), ("observation", observation)):
         if value is None:
             assert name not in columns.dtype.names
         else:
-            np.testing.assert_array_equal(columns[name][2], _expected(value))
+            np.testing.assert_array_equal(columns[name], _expected(value))
 
 
 @given(data=st.data(), env_count=st.integers(1, 5), dtype=dtypes)
@@ -98,9 +88,8 @@ def test_a_vector_row_round_trips(data: st.DataObject, env_count: int, dtype: np
     steps = data.draw(hnp.arrays(np.uint32, env_count))
     flags = data.draw(hnp.arrays(np.uint8, env_count))
     layout = VectorLayout(0, env_count, action, None)
-    buffer = bytearray(layout.row_bytes)
-    layout.pack_into(buffer, 0, 7, -7, [steps, steps, flags, rewards], [action, None])
-    (row,) = np.frombuffer(buffer, step_dtype(layout.schema))
+    body = layout.parts(-7, [steps, steps, flags, rewards], [action, None])
+    (row,) = np.frombuffer((7).to_bytes(8, "little") + body, step_dtype(layout.schema))
     assert (int(row["seq"]), int(row["t_ns"])) == (7, -7)
     np.testing.assert_array_equal(row["reward"], rewards)
     np.testing.assert_array_equal(row["step"], steps)
@@ -116,17 +105,13 @@ def test_a_row_is_refused_or_kept_without_loss(first: Any, later: Any) -> None:
     Only an integer beyond 2**53 in a column that began with a float is rounded, as any float is.
     """
     layout = StepLayout(0, first, None)
-    builder = BatchBuilder(1)
-    builder.use(layout)
-    if not builder.write_row((1, 0, 1, 1, 0, 0, 0.0), later, None):
+    try:
+        columns = _packed(layout, 1, (0, 1, 1, 0, 0, 0.0), later, None)
+    except (TypeError, ValueError, struct.error):
         return
-    builder.keep_row(layout.row_bytes)
-    sealed = _taken(builder)
-    assert sealed is not None
-    columns = _columns(sealed, layout.schema)
     if later is None:
         assert "action" not in columns.dtype.names
     else:
         # As Python values: an integer equals a float only if it does exactly, and NaN is NaN.
-        stored, wanted = np.ravel(columns["action"][0]).tolist(), np.ravel(_expected(later)).tolist()
+        stored, wanted = np.ravel(columns["action"]).tolist(), np.ravel(_expected(later)).tolist()
         np.testing.assert_equal(stored, wanted)

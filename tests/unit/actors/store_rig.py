@@ -41,10 +41,11 @@ VECTOR = StepSchema(
 )
 
 
-def info(stream: int = 1, run: str = "R", worker: str = "w", name: str = "", started_ns: int = 100) -> StreamInfo:
-    return StreamInfo(
-        stream=f"{stream:032x}", run=run, worker=worker, host="h", pid=stream, started_ns=started_ns, run_name=name
-    )
+def info(
+    stream: int = 1, run: str = "R", worker: str = "w", name: str = "", started_ns: int = 100, **more: Any
+) -> StreamInfo:
+    fields: dict[str, Any] = {"host": "h", "pid": stream, "started_ns": started_ns, "run_name": name, **more}
+    return StreamInfo(stream=f"{stream:032x}", run=run, worker=worker, **fields)
 
 
 def open_stream(store: Store, of: StreamInfo | None = None) -> int:

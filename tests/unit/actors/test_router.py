@@ -30,7 +30,7 @@ from runlane.transport.messages import (
 from runlane.transport.testing import SEQ_ONLY, FakeClock, FakeSource, FakeSubscriber, make_batch, make_info, until
 
 BLOCK = QueuePolicy("block")
-LOSSY = QueuePolicy("drop_oldest", 256)
+LOSSY = QueuePolicy("drop_oldest", MAX_BATCH_RECORDS)
 
 
 @pytest.fixture
@@ -193,12 +193,12 @@ def test_a_stopped_lossy_subscriber_costs_nobody_else_anything(rig: RouterRig) -
     rig.subscriber("stopped", LOSSY, window=1)
     other = rig.subscriber("other", BLOCK)
     for index in range(10):
-        rig.publish(source, 1 + 100 * index, 100)
-    until(lambda: len(other.seqs) == 1_000, rig.turn)
+        rig.publish(source, 1 + 400 * index, 400)
+    until(lambda: len(other.seqs) == 4_000, rig.turn)
     other.echo()
-    until(lambda: source.acked_seq == 1_000, rig.turn)
+    until(lambda: source.acked_seq == 4_000, rig.turn)
     figures = rig.bus_subscriber("stopped").queue.statistics()
-    assert (figures.in_flight, figures.depth, figures.dropped) == (100, 200, {"drop_oldest": 700})
+    assert (figures.in_flight, figures.depth, figures.dropped) == (400, 800, {"drop_oldest": 2_800})
 
 
 def test_the_same_name_is_refused_while_the_first_lives(rig: RouterRig) -> None:

@@ -11,7 +11,7 @@ from unit.actors.router_rig import RouterRig, heard
 from runlane.actors.router import RouterActor
 from runlane.config.errors import EndpointError
 from runlane.config.names import INGRESS_SOCKET
-from runlane.config.settings import QueuePolicy, Settings, TransportSettings
+from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy, Settings, TransportSettings
 from runlane.transport.endpoint import endpoint_of
 from runlane.transport.keys import create_keys
 from runlane.transport.messages import StatusRequest, SubscriberWelcome
@@ -33,6 +33,7 @@ KEY = bytes.fromhex(INFO.stream)
 WHOLE = make_batch(INFO, 1, step=2)
 NEWER = b"RL\x02C\x80"
 OVERSIZED_CONTROL = b"RL\x01C" + bytes(MAX_CONTROL_BYTES)
+TOO_MANY = MAX_BATCH_RECORDS + 1
 LARGE = encode_header(KEY, 1, 1, 0, [Section(4, 0, 1, MAX_BODY_BYTES + 1)])
 
 
@@ -70,7 +71,7 @@ ingress_faults: list[tuple[list[bytes], str]] = [
     ([bytes(WHOLE.frames[0])], "size"),
     ([*map(bytes, WHOLE.frames), b"one too many"], "size"),
     ([bytes(WHOLE.frames[0]), b"cut"], "size"),
-    ([encode_header(KEY, 1, 300, 0, [Section(1, 0, 300, 4)]), b"body"], "count"),
+    ([encode_header(KEY, 1, TOO_MANY, 0, [Section(1, 0, TOO_MANY, 4)]), b"body"], "count"),
 ]
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from unit.actors.router_rig import RouterRig
 
-from runlane.config.settings import QueuePolicy, Settings
+from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy, Settings
 from runlane.transport.testing import FakeClock, FakeSubscriber, until
 
-BLOCK = QueuePolicy("block", 256)
+BLOCK = QueuePolicy("block", MAX_BATCH_RECORDS)
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def test_a_block_subscriber_that_never_connects_stalls_nobody_for_long(rig: Rout
     ghost.hello(BLOCK)
     until(lambda: "ghost" in rig.router.bus.subscribers, rig.turn)
     ghost.close()
-    rig.publish(source, 1, 256)
+    rig.publish(source, 1, MAX_BATCH_RECORDS)
     assert rig.router.bus.is_blocked
     rig.clock.move(rig.settings.router.lease_s + 0.5)
     until(lambda: "ghost" not in rig.router.bus.subscribers, rig.turn)
-    rig.publish(source, 257, 256)
-    until(lambda: source.acked_seq == 512, rig.turn)
+    rig.publish(source, MAX_BATCH_RECORDS + 1, MAX_BATCH_RECORDS)
+    until(lambda: source.acked_seq == 2 * MAX_BATCH_RECORDS, rig.turn)

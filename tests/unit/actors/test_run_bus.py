@@ -14,8 +14,8 @@ from runlane.transport.wire import decode_header
 BLOCK = QueuePolicy("block")
 POLICIES = {
     "block": BLOCK,
-    "drop_oldest": QueuePolicy("drop_oldest", 256),
-    "drop_newest": QueuePolicy("drop_newest", 256),
+    "drop_oldest": QueuePolicy("drop_oldest", MAX_BATCH_RECORDS),
+    "drop_newest": QueuePolicy("drop_newest", MAX_BATCH_RECORDS),
     "latest": QueuePolicy("latest"),
 }
 
@@ -87,14 +87,14 @@ def test_a_third_subscriber_lives_by_its_own_policy(policy: str, bench: Bench) -
     durable = bench.join("db_writer")
     fast = bench.join("gui", QueuePolicy("drop_oldest"))
     third = bench.join("third", POLICIES[policy])
-    overflowed: list[list[str]] = [bench.publish(step=100) for _ in range(4)]
-    whole = [list(range(first, first + 100)) for first in (1, 101, 201, 301)]
+    overflowed: list[list[str]] = [bench.publish(step=400) for _ in range(4)]
+    whole = [list(range(first, first + 400)) for first in (1, 401, 801, 1201)]
     kept = {"block": whole, "drop_oldest": whole[2:], "drop_newest": whole[:2], "latest": whole[3:]}
     assert _send(third) == kept[policy]
     assert _send(durable) == _send(fast) == whole
-    dropped = 100 * (4 - len(kept[policy]))
+    dropped = 400 * (4 - len(kept[policy]))
     assert sum(bench.bus.overflow_stats()["third"].values()) == dropped
-    assert sum(map(len, overflowed)) == dropped // 100
+    assert sum(map(len, overflowed)) == dropped // 400
     assert {name for names in overflowed for name in names} <= {"third"}
 
 
@@ -256,7 +256,7 @@ def test_a_stream_that_begins_late_is_acked_from_there(bench: Bench) -> None:
 def test_one_full_block_queue_blocks_the_bus(bench: Bench) -> None:
     """A lossy one that overflows does not; room in the full one frees ingress again."""
     full = bench.join("full", QueuePolicy("block", MAX_BATCH_RECORDS))
-    bench.join("gui", QueuePolicy("drop_oldest", 256))
+    bench.join("gui", QueuePolicy("drop_oldest", MAX_BATCH_RECORDS))
     assert not bench.bus.is_blocked
     bench.publish(step=1)
     assert bench.bus.is_blocked
@@ -271,7 +271,7 @@ def test_a_block_queue_of_empty_deliveries_is_bounded_too(bench: Bench) -> None:
         if bench.bus.is_blocked:
             return
         bench.publish(step=1)
-    pytest.fail("2,000 batches wait for a subscriber with max_queue 256")
+    pytest.fail("2,000 batches wait for a subscriber with the smallest max_queue")
 
 
 def test_a_closed_streams_records_stay_readable_for_who_is_slow(bench: Bench) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runlane.actors.row_key import SEQ_BITS
 from runlane.actors.sql import connect
-from runlane.actors.step_rows import SEQ_BITS, WIDTH, RowBuffer, ScalarLayout, insert_sql, step_layout
+from runlane.actors.step_rows import WIDTH, RowBuffer, ScalarLayout, insert_sql, step_layout
 from runlane.config.errors import WireError
 from runlane.transport.columns import step_dtype
 from runlane.transport.messages import StepField, StepSchema

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 from unit.actors.store_rig import SCHEMA, VECTOR, body, info, open_stream, put, put_steps
 
 from runlane.actors import store_reader
+from runlane.actors.mean_return import MEAN_EPISODES, MEAN_SQL
 from runlane.actors.sql import connect
 from runlane.actors.store import Store
 from runlane.actors.store_file import open_readonly
-from runlane.actors.store_reader import MEAN_EPISODES, RunRow, list_runs, query
+from runlane.actors.store_reader import LOST_NS, RunRow, list_runs, query
 from runlane.config.errors import StoreError
 from runlane.config.settings import DbWriterSettings
 from runlane.transport.records import (
@@ -31,10 +33,12 @@ from runlane.transport.records import (
     LogRecord,
     MetricRecord,
     RunRecord,
+    RunState,
 )
 
 SCHEMA_PAGE = Path(__file__).parents[3] / "docs" / "reference" / "schema.md"
 RUN = "01JD0000000000000000000000"
+SEEN_NS = 1_700_000_000_000_000_000
 
 
 @pytest.fixture
@@ -51,6 +55,12 @@ def episode(seq: int, episode_return: float, t_ns: int = 0) -> EpisodeRecord:
     return EpisodeRecord(seq, t_ns, 0, seq, episode_return, 1, "terminated", 0.1)
 
 
+def store_seen(store: Store, wall_ns: int, number: int = 1) -> None:
+    store.begin()
+    store.note_seen({f"{number:032x}": wall_ns, "f" * 32: wall_ns})
+    store.commit()
+
+
 @pytest.fixture
 def full(store: Store) -> Store:
     """A database with at least one row in every table and view."""
@@ -63,6 +73,9 @@ def full(store: Store) -> Store:
     put(store, stream_no, "info", InfoRecord(13, 9, 0, {"lives": 0}))
     put(store, stream_no, "drop", DropRecord(14, 903, "step", "outbox_full", 5))
     put_steps(store, stream_no, range(15, 17), VECTOR, reward=2.0)
+    store.begin()  # as if an earlier metric had been removed
+    store._connection.execute("INSERT INTO retention_rows VALUES (?, 'metric', 'max_bytes', 1, 1, 904, 1)", (stream_no,))
+    store.commit()
     return store
 
 
@@ -118,7 +131,7 @@ def test_a_write_is_refused_and_changes_nothing(full: Store, sql: str) -> None:
     with pytest.raises(StoreError, match="read-only"):
         query(full.path, sql)
     assert query(full.path, "SELECT count(*) FROM step_rows")[1] == [(8,)]
-    assert query(full.path, "PRAGMA user_version")[1] == [(1,)]
+    assert query(full.path, "PRAGMA user_version")[1] == [(2,)]
 
 
 def test_no_other_file_is_written_either(full: Store) -> None:
@@ -184,7 +197,7 @@ def test_a_query_leaves_no_reader_behind(store: Store) -> None:
     with pytest.raises(StoreError):
         query(store.path, "SELECT abs(-9223372036854775808) FROM steps")
     list_runs(store.path)
-    store._log.truncate()
+    assert store._log.truncate(0)
     assert store.statistics().wal_bytes == 0
     assert store.statistics().checkpoints_blocked == 0
 
@@ -223,13 +236,15 @@ def test_any_sqlite_can_read_the_views(full: Store) -> None:
 
 def test_a_run_is_listed_with_its_figures(full: Store) -> None:
     """Name, state, times, workers, steps, episodes, mean return and drops of the one run there is."""
-    assert list_runs(full.path) == [
+    store_seen(full, SEEN_NS)
+    assert list_runs(full.path, SEEN_NS + LOST_NS) == [
         RunRow(
             run=RUN,
             name="demo",
             state="running",
             started_ns=100,
             ended_ns=None,
+            seen_ns=SEEN_NS,
             workers=1,
             steps=12,
             episodes=1,
@@ -237,6 +252,52 @@ def test_a_run_is_listed_with_its_figures(full: Store) -> None:
             drops=5,
         )
     ]
+
+
+@pytest.mark.parametrize("said", ["running", "stalled"])
+def test_a_run_nobody_is_heard_of_is_lost(store: Store, said: RunState) -> None:
+    """Four seconds after the last word of anybody who could write it, and not while one of its streams speaks."""
+    first, second = open_run(store, 1), open_run(store, 2, worker="v")
+    for stream_no in (first, second):
+        put(store, stream_no, "run", RunRecord(1, 0, "running", {}))
+    put(store, open_run(store, 3, worker="proxy-w"), "run", RunRecord(1, 1, said, {}))
+    store_seen(store, SEEN_NS, 1)
+    store_seen(store, SEEN_NS + 10, 2)
+
+    def state(now_ns: int) -> str:
+        return list_runs(store.path, now_ns)[0].state
+
+    assert state(SEEN_NS + 10 + LOST_NS) == said
+    assert state(SEEN_NS + 11 + LOST_NS) == "lost"
+    put(store, second, "run", RunRecord(2, 2, "finished", {}))
+    assert state(SEEN_NS + LOST_NS) == said
+    assert state(SEEN_NS + 1 + LOST_NS) == "lost"
+    put(store, first, "run", RunRecord(2, 3, "failed", {}))
+    assert state(SEEN_NS + 2 * LOST_NS) == "failed"
+
+
+def test_sql_users_see_lost_runs_too(store: Store) -> None:
+    """The view `run_status` derives the state from the clock of now."""
+    open_run(store, 1, "A")
+    open_run(store, 2, "B")
+    open_run(store, 3, "C")
+    store_seen(store, time.time_ns(), 1)
+    store_seen(store, time.time_ns() - LOST_NS - 1_000_000_000, 2)
+    assert query(store.path, "SELECT run, state FROM run_status ORDER BY run")[1] == [
+        ("A", "running"),
+        ("B", "lost"),
+        ("C", "lost"),
+    ]
+
+
+def test_a_delivered_batch_is_a_word_too(store: Store) -> None:
+    """The time a batch came is kept with its watermark; a commit without one leaves it."""
+    stream_no = open_run(store)
+    store.begin()
+    store.advance(stream_no, 1, SEEN_NS)
+    store.commit()
+    put_steps(store, stream_no, [2])
+    assert query(store.path, "SELECT seen_ns, last_seq FROM streams")[1] == [(SEEN_NS, 2)]
 
 
 def test_runs_are_listed_newest_first_and_apart(store: Store) -> None:
@@ -266,8 +327,8 @@ def test_listing_runs_reads_no_step(full: Store) -> None:
     """Its statements touch counters and episodes only, so it is as quick after ten million steps."""
     seen: list[str] = []
     with closing(open_readonly(full.path)) as connection:
-        for sql in (store_reader._RUNS, store_reader._NEWEST_RETURNS):
-            seen += [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", (0,) * sql.count("?"))]
+        for sql, values in ((store_reader._RUNS, 2), (MEAN_SQL, 2)):
+            seen += [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", (0,) * values)]
     assert seen
     assert not [step for step in seen if "step_rows" in step or step.startswith("SCAN episode_rows")]
 

@@ -167,9 +167,9 @@ def test_a_wrong_choice_lists_the_choices() -> None:
 
 def test_a_number_out_of_range_names_its_option() -> None:
     """The option is the source of what came from an option."""
-    error = _error("session.batch_records=257")
-    assert (error.key, error.value) == ("session.batch_records", 257)
-    assert error.source == "option --set session.batch_records=257"
+    error = _error("session.batch_records=1025")
+    assert (error.key, error.value) == ("session.batch_records", 1025)
+    assert error.source == "option --set session.batch_records=1025"
 
 
 @pytest.mark.parametrize("text", ["router=5", "router.lease_s.deep=1", "subscribers=5", "subscribers.mine=5"])
@@ -188,7 +188,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     ("arguments", "key"),
     [
         (["subscribers.mine.overflow=latest", "subscribers.mine.max_queue=500"], "subscribers.mine.max_queue"),
-        (["subscribers.mine.max_queue=255"], "subscribers.mine.max_queue"),
+        (["subscribers.mine.max_queue=1023"], "subscribers.mine.max_queue"),
         (["transport.kind=tcp", "transport.host=0.0.0.0"], "transport.host"),
         (["supervisor.heartbeat_s=6"], "supervisor.heartbeat_timeout_s"),
         (["supervisor.worker_grace_s=2"], "supervisor.worker_grace_s"),

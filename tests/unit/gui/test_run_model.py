@@ -160,6 +160,20 @@ def test_a_proxy_tells_how_its_worker_ended() -> None:
     assert [(worker.name, worker.state) for worker in view.workers.values()] == [("w", "killed")]
 
 
+def test_a_proxy_tells_that_its_worker_stalls() -> None:
+    """And that it steps again; of a worker that has ended, or of another stream than its newest, it tells nothing."""
+    proxy, own = _info("proxy-w"), RunRecord(1, 0, "killed", {"stream": "0" * 32})
+    other = RunRecord(1, 0, "killed", {"stream": "1" * 32})
+    for said, expected in (
+        ([_run("stalled")], "stalled"),
+        ([_run("stalled"), _run("running")], "running"),
+        ([other], "running"),
+        ([own, _run("stalled"), _run("running")], "killed"),
+    ):
+        view = _view(_records(_info(), _run("running")), _records(proxy, *said))
+        assert [(worker.name, worker.state) for worker in view.workers.values()] == [("w", expected)]
+
+
 def test_a_bad_batch_is_counted_and_watching_goes_on() -> None:
     """Bytes that do not fit their schema, and text that is no record, cost nothing but their own count."""
     wrong_size = _batch(_info(), "step", 3, bytes(2))

@@ -37,3 +37,13 @@ def test_a_run_with_any_name_is_listed(printed: io.StringIO) -> None:
     tables.print_runs([run])
     assert "[/x]" in printed.getvalue()
     assert "1.0 s" in printed.getvalue()
+
+
+def test_a_lost_run_lasted_until_it_was_last_seen(printed: io.StringIO) -> None:
+    """Nobody knows more of it, and counting on would show a run of years."""
+    run = {
+        "run": "01", "name": "", "state": "lost", "started_ns": 0, "ended_ns": None, "seen_ns": 5 * 10**9,
+        "workers": 1, "steps": 2, "episodes": 3, "mean_return": None, "drops": 0,
+    }  # fmt: skip
+    tables.print_runs([run])
+    assert all(text in printed.getvalue() for text in ("lost", "5.0 s"))

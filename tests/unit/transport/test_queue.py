@@ -40,31 +40,31 @@ def _check(queue: SubscriberQueue) -> None:
 
 def test_drop_oldest_keeps_the_newest() -> None:
     """Room is made at the front, batch by batch, and counted to the record."""
-    queue = _queue(QueuePolicy("drop_oldest", 256))
-    assert [queue.offer(_entry(seq)) for seq in (1, 2, 3, 4)] == [0, 0, 100, 100]
+    queue = _queue(QueuePolicy("drop_oldest", MAX_BATCH_RECORDS))
+    assert [queue.offer(_entry(seq, records=400)) for seq in (1, 2, 3, 4)] == [0, 0, 400, 400]
     assert _send(queue) == [3, 4]
-    assert queue.account(A).dropped == {"drop_oldest": 200}
+    assert queue.account(A).dropped == {"drop_oldest": 800}
     _check(queue)
 
 
 def test_drop_oldest_may_drop_several_for_one() -> None:
     """A full batch takes the place of as many small ones as it needs."""
-    queue = _queue(QueuePolicy("drop_oldest", 256))
+    queue = _queue(QueuePolicy("drop_oldest", MAX_BATCH_RECORDS))
     for seq in range(1, 11):
-        queue.offer(_entry(seq, records=25))
-    assert queue.offer(_entry(11, records=100)) == 100
+        queue.offer(_entry(seq, records=100))
+    assert queue.offer(_entry(11, records=400)) == 400
     assert _send(queue) == [5, 6, 7, 8, 9, 10, 11]
     _check(queue)
 
 
 def test_drop_newest_keeps_the_oldest() -> None:
     """What does not fit is dropped itself; a smaller one behind it may still fit."""
-    queue = _queue(QueuePolicy("drop_newest", 256))
-    assert [queue.offer(_entry(seq)) for seq in (1, 2, 3)] == [0, 0, 100]
-    assert queue.offer(_entry(4, records=56)) == 0
+    queue = _queue(QueuePolicy("drop_newest", MAX_BATCH_RECORDS))
+    assert [queue.offer(_entry(seq, records=400)) for seq in (1, 2, 3)] == [0, 0, 400]
+    assert queue.offer(_entry(4, records=224)) == 0
     assert queue.offer(_entry(5, records=1)) == 1
     assert _send(queue) == [1, 2, 4]
-    assert queue.account(A).dropped == {"drop_newest": 101}
+    assert queue.account(A).dropped == {"drop_newest": 401}
     _check(queue)
 
 
@@ -106,8 +106,8 @@ def test_block_drops_nothing_and_says_when_it_is_full() -> None:
 def test_a_lossy_queue_never_stops_ingress(overflow: str) -> None:
     """`is_full` is a word of `block` alone."""
     policies = {
-        "drop_oldest": QueuePolicy("drop_oldest", 256),
-        "drop_newest": QueuePolicy("drop_newest", 256),
+        "drop_oldest": QueuePolicy("drop_oldest", MAX_BATCH_RECORDS),
+        "drop_newest": QueuePolicy("drop_newest", MAX_BATCH_RECORDS),
         "latest": QueuePolicy("latest"),
     }
     queue = _queue(policies[overflow])
@@ -237,25 +237,25 @@ def test_drop_all_empties_the_queue(policy: QueuePolicy) -> None:
 
 def test_accounts_are_kept_per_stream() -> None:
     """What one stream lost is not on another's account."""
-    queue = _queue(QueuePolicy("drop_oldest", 256))
-    queue.offer(_entry(1, records=200))
-    queue.offer(_entry(1, records=200, stream=B))
+    queue = _queue(QueuePolicy("drop_oldest", MAX_BATCH_RECORDS))
+    queue.offer(_entry(1, records=800))
+    queue.offer(_entry(1, records=800, stream=B))
     _send(queue)
     queue.on_echo(FIRST + 1)
-    assert (queue.account(A).published, queue.account(A).dropped) == (200, {"drop_oldest": 200})
-    assert (queue.account(B).published, queue.account(B).delivered) == (200, 200)
+    assert (queue.account(A).published, queue.account(A).dropped) == (800, {"drop_oldest": 800})
+    assert (queue.account(B).published, queue.account(B).delivered) == (800, 800)
     _check(queue)
 
 
 def test_statistics_are_frozen_figures() -> None:
     """Depth, in flight, peak and window as they are now; `peak` is the greatest depth ever."""
-    queue = _queue(QueuePolicy("block", 1_000), window=1)
+    queue = _queue(QueuePolicy("block", 2_000), window=1)
     for seq in (1, 2, 3):
         queue.offer(_entry(seq))
     _send(queue)
     figures = queue.statistics()
     assert (figures.depth, figures.in_flight, figures.peak, figures.in_flight_batches) == (200, 100, 300, 1)
-    assert (figures.overflow, figures.max_queue, figures.window) == ("block", 1_000, 1)
+    assert (figures.overflow, figures.max_queue, figures.window) == ("block", 2_000, 1)
     with pytest.raises(AttributeError):
         figures.depth = 0  # pyright: ignore[reportAttributeAccessIssue]
 

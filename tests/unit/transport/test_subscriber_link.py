@@ -16,6 +16,7 @@ from runlane.transport.messages import (
     RouterBye,
     StreamInfo,
     StreamOpened,
+    StreamsAlive,
     SubscriberBye,
     SubscriberHello,
     SubscriberLease,
@@ -231,6 +232,20 @@ def test_streams_of_a_former_router_are_forgotten(rig: Rig) -> None:
     rig.router.welcome()
     until(lambda: rig.link.epoch == 2, rig.turn)
     assert rig.link.streams == {}
+
+
+def test_who_is_alive_is_passed_over_by_who_does_not_ask(rig: Rig) -> None:
+    """It is neither a delivery nor an error; who asks gets the streams in the order of deliveries."""
+    rig.join()
+    heard: list[list[str]] = []
+    rig.router.send(encode_control(StreamsAlive(streams=["a" * 32])))
+    rig.router.send(encode_control(StreamOpened(info=make_info())))
+    until(lambda: len(rig.link.streams) == 1, rig.turn, rig.link.receive)
+    rig.link.on_streams_alive = heard.append
+    rig.router.send(encode_control(StreamsAlive(streams=["b" * 32])))
+    until(lambda: bool(heard), rig.turn, rig.link.receive)
+    assert heard == [["b" * 32]]
+    assert not rig.link.rejections.by_reason
 
 
 def test_a_routers_goodbye_ends_the_membership(rig: Rig) -> None:

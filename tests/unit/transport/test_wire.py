@@ -2,8 +2,9 @@
 
 import contextlib
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,6 +29,8 @@ from runlane.transport.messages import (
     StreamInfo,
     StreamNack,
     StreamOpened,
+    StreamRefused,
+    StreamsAlive,
     StreamWelcome,
     SubscriberBye,
     SubscriberHello,
@@ -44,15 +47,18 @@ from runlane.transport.wire import (
     MAX_CONTROL_BYTES,
     VERSION,
     Section,
+    array_header,
     check_bodies,
     decode_control,
     decode_delivery,
     decode_echo,
     decode_header,
+    decode_packed,
     encode_control,
     encode_delivery_prefix,
     encode_echo,
     encode_header,
+    encode_packed,
     is_control,
     pack,
     unpack,
@@ -70,6 +76,7 @@ INFO = StreamInfo(
     run_name="ünï",
     schemas=[StepSchema(schema_id=3, fields=[StepField("seq", "<u8"), StepField("action", "<f4", 6)], env_count=2)],
 )
+FORKED = msgspec.structs.replace(INFO, forked_from=STREAM[::-1], is_resumed=True, resumed_step=1_000)
 CHILD = ChildStatus(
     name="c",
     kind="actor",
@@ -82,18 +89,26 @@ CHILD = ChildStatus(
 )
 MESSAGES: list[ControlMessage] = [
     StreamHello(info=INFO, oldest_seq=1, sent_seq=0),
+    StreamHello(info=FORKED, oldest_seq=1, sent_seq=0, journal="/data/journals/ünï"),
     StreamWelcome(stream=STREAM, receiver="r", expected_seq=1, sent_seq=(1 << 63) - 1),
     StreamNack(stream=STREAM, expected_seq=0),
     StreamAck(stream=STREAM, seq=5),
+    StreamRefused(stream=STREAM, reason="host h pid 7 writes it already"),
     StreamBye(stream=STREAM),
     SubscriberHello(name="gui", instance="i", kinds=["step"], policy=QueuePolicy("latest"), window=4),
     SubscriberWelcome(
-        name="gui", router="r", endpoint="ipc://x", policy=QueuePolicy("block", 256), window=1, first_number=9
+        name="gui",
+        router="r",
+        endpoint="ipc://x",
+        policy=QueuePolicy("block", MAX_BATCH_RECORDS),
+        window=1,
+        first_number=9,
     ),
     SubscriberRefused(name="gui", reason="no", is_final=False),
     SubscriberLease(name="gui", instance="i"),
     SubscriberBye(name="gui", instance="i"),
     StreamOpened(info=INFO),
+    StreamsAlive(streams=["0" * 32]),
     RouterBye(router="r"),
     Heartbeat(name="n", pid=1, state="running", statistics={"a": 1}),
     WorkerStart(worker="w", run="r"),
@@ -212,7 +227,7 @@ def test_a_header_comes_back_equal() -> None:
         (_header(sections=()), "header"),
         (_header(8, sections=tuple(Section(1 + i % 7, 0, 1, 8) for i in range(8))), "header"),
         (_header(0, sections=(Section(1, 0, 0, 0),)), "count"),
-        (_header(257, sections=(Section(1, 0, 257, 8),)), "count"),
+        (_header(MAX_BATCH_RECORDS + 1, sections=(Section(1, 0, MAX_BATCH_RECORDS + 1, 8),)), "count"),
         (_header(4), "count"),
         (_header(first_seq=0), "seq"),
         (_header(first_seq=(1 << 40) - MAX_BATCH_RECORDS + 1), "seq"),
@@ -396,3 +411,57 @@ def test_an_extension_type_is_refused(body: bytes) -> None:
 def test_step_is_kind_one() -> None:
     """The numbers of the kinds are fixed by the wire, in the order of `names.KINDS`."""
     assert KIND_NUMBER == {"step": 1, "episode": 2, "metric": 3, "log": 4, "run": 5, "drop": 6, "info": 7}
+
+
+# ---- packed batches --------------------------------------------------------------------------------------
+
+
+def _batches() -> list[Sequence[bytes]]:
+    info = make_info()
+    return [
+        [bytes(frame) for frame in batch.frames]
+        for batch in (make_batch(info, 1, step=3), make_batch(info, 4, log=1, metric=2), make_batch(info, 7, step=256))
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_packed_batches_come_back_as_they_went_in(count: int) -> None:
+    """Header and bodies of each, byte for byte, as views of the one frame."""
+    batches = _batches()[:count]
+    found = decode_packed(encode_packed(batches))
+    assert [[bytes(frame) for frame in frames] for _, frames in found] == batches
+    assert [header for header, _ in found] == [decode_header(frames[0]) for frames in batches]
+
+
+def test_packed_batches_cut_short_are_refused_anywhere() -> None:
+    """A frame that ends inside a batch is no shorter list of batches, but for one that ends between two."""
+    batches = _batches()[:2]
+    frame = encode_packed(batches)
+    between = {4, len(encode_packed(batches[:1]))}
+    for size in set(range(len(frame))) - between:
+        with pytest.raises(WireError):
+            decode_packed(frame[:size])
+    assert [len(decode_packed(frame[:size])) for size in sorted(between)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (b"", "short"),
+        (b"RL\x01B", "type"),
+        (b"XX\x01P", "magic"),
+        (b"RL\x02P", "version"),
+        (b"RL\x01P" + b"\0" * 200, "magic"),
+        (b"RL\x01P" + b"RL\x01B\xff" + b"\0" * 100, "header"),
+    ],
+)
+def test_what_is_no_packed_batches_is_refused(frame: bytes, reason: str) -> None:
+    """By reason, whichever part of it is wrong."""
+    with _refused(reason):
+        decode_packed(frame)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 255, 256, (1 << 16) - 1, 1 << 16])
+def test_an_array_header_makes_encoded_objects_one_array(count: int) -> None:
+    """So records packed one by one are sent without being packed again."""
+    assert unpack(array_header(count) + pack(7) * count) == [7] * count

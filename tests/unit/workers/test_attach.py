@@ -156,9 +156,10 @@ def test_a_removed_working_directory_stops_no_training(
     rig: SessionRig, short_dir: Path, is_started: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some clusters clean up early: with a proxy it is recorded all the same, without one there is a warning."""
-    if is_started:
+    if is_started:  # whoever starts a worker also says where the journals lie
         monkeypatch.setenv(names.ENV_PROXY, rig.endpoint)
         monkeypatch.setenv(names.ENV_RUN, "run-1")
+        monkeypatch.setenv(f"{names.ENV_PREFIX}DATA_DIR", str(short_dir / "data"))
     gone = short_dir / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -166,6 +167,19 @@ def test_a_removed_working_directory_stops_no_training(
     session = attach()
     assert session.is_attached is is_started
     assert session.close() is True
+
+
+@pytest.mark.usefixtures("_proxy")
+def test_a_journal_that_has_no_place_stops_no_training(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A relative data directory below a directory that is gone: one warning, and the script goes on."""
+    gone = short_dir / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert isinstance(attach(), DetachedSession)
+    assert "WORKER_DETACHED" in caplog.text
 
 
 # ---- asking a supervisor ---------------------------------------------------------------------------------

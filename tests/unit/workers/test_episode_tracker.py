@@ -1,24 +1,39 @@
 """Trackers count episodes and steps from 1, and a reset for nothing."""
 
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 
 from runlane.transport.records import IS_RESET, TERMINATED, TRUNCATED
-from runlane.workers.episode_tracker import EpisodeTracker, VectorTracker
+from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker, VectorTracker
+
+
+def _figures(tracker: EpisodeTracker) -> tuple[int, int, float, int]:
+    return tracker.episode, tracker.step, tracker.episode_return, tracker.started_ns
 
 
 def test_an_episode_begins_with_nothing() -> None:
     """The first is number 1, before its first step."""
-    assert EpisodeTracker() == EpisodeTracker(episode=1, step=0, episode_return=0.0, started_ns=0)
+    assert _figures(EpisodeTracker()) == (1, 0, 0.0, 0)
 
 
 def test_the_next_episode_begins_with_nothing() -> None:
     """Only its number rises."""
     tracker = EpisodeTracker(3, 20, 7.5, 99)
     tracker.begin_next()
-    assert tracker == EpisodeTracker(4, 0, 0.0, 0)
+    assert _figures(tracker) == (4, 0, 0.0, 0)
+
+
+def test_a_place_is_episode_and_step_as_they_stand_in_a_row() -> None:
+    """Eight bytes, both at once, so that one store moves both; a step added is one addition."""
+    tracker = EpisodeTracker(3, 20)
+    tracker.place += ONE_STEP
+    assert _figures(tracker)[:2] == (3, 21)
+    tracker.step = 7
+    assert _figures(tracker)[:2] == (3, 7)
+    assert struct.unpack("<II", tracker.place.to_bytes(8, "little")) == (3, 7)
 
 
 def test_environments_are_counted_apart() -> None:

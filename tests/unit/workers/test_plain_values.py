@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from runlane.transport.journal_reader import MAX_BATCH_BYTES
 from runlane.transport.wire import MAX_BODY_BYTES, pack, unpack
 from runlane.workers.plain_values import MAX_MAP_BYTES, plain_map, short_text
 
@@ -17,10 +18,10 @@ def test_a_map_of_any_depth_can_be_read_by_anybody() -> None:
 
 
 def test_a_map_that_is_too_large_says_so_instead() -> None:
-    """256 of them must fit into one body."""
+    """As many as make a batch long, and the last one beyond, must fit into one body."""
     plain = plain_map({"weights": list(range(100_000))})
     assert set(plain) == {"too_large", "keys"}
-    assert 256 * MAX_MAP_BYTES < MAX_BODY_BYTES
+    assert MAX_BATCH_BYTES + MAX_MAP_BYTES < MAX_BODY_BYTES
 
 
 def test_a_long_text_is_cut_with_a_mark() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from unit.workers.session_rig import SessionRig
 
+from runlane.config.settings import MAX_BATCH_RECORDS, JournalSettings
+from runlane.transport.journal_reader import MAX_BATCH_BYTES
 from runlane.transport.records import (
     HUMAN,
     IS_RESET,
@@ -20,6 +22,7 @@ from runlane.transport.records import (
     MetricRecord,
     RunRecord,
 )
+from runlane.workers.flusher import Flusher
 
 
 def _episodes(rig: SessionRig) -> list[tuple[int, int, float, int, str]]:
@@ -64,29 +67,42 @@ def test_a_run_begins_and_ends_with_its_state(rig: SessionRig) -> None:
 
 def test_a_goodbye_follows_the_last_ack(rig: SessionRig) -> None:
     """After close() the receiver is told that nothing more comes."""
-    session = rig.session()
+    session = rig.connected()
     session.step(1, 1.0)
     assert session.close() is True
-    rig.wait(lambda: rig.receiver.ended == {session.info.stream})
-    assert rig.received() == len(rig.seqs()) == 4
+    rig.wait(lambda: rig.proxy.ended == {session.info.stream})
+    assert rig.sent()[-1][0].last_seq == rig.seqs()[-1] == 4
 
 
 def test_a_batch_is_sent_when_it_is_old_though_nothing_is_called(rig: SessionRig) -> None:
     """Nothing waits longer than a tick while training computes."""
-    session = rig.session(batch_age_ms=1.0)
+    session = rig.connected(batch_age_ms=1.0)
     session.step(1, 1.0)
-    rig.wait(lambda: rig.received() == 2)
+    rig.wait(lambda: rig.received() > 0 and rig.sent()[-1][0].last_seq == 2)
 
 
 def test_no_batch_holds_more_than_its_limit(rig: SessionRig) -> None:
-    """`batch_records` bounds records of all kinds together."""
-    session = rig.session(batch_records=10)
-    for number in range(100):
+    """It counts records of all kinds together, over the socket and for who reads the journal."""
+    session = rig.connected()
+    for number in range(1_201):
         session.step(number, 1.0, number % 3 == 0)
         session.metric("a", 1.0)
     session.close()
-    assert max(header.records for header, _ in rig.batches()) == 10
-    assert len(rig.seqs()) == 2 + 200 + 34
+    rig.wait(lambda: rig.sent()[-1][0].last_seq == 2 + 2_402 + 401)
+    assert max(header.records for header, _ in rig.sent()) <= MAX_BATCH_RECORDS
+    assert max(header.records for header, _ in rig.batches()) == MAX_BATCH_RECORDS
+    assert len(rig.seqs()) == 2 + 2_402 + 401
+
+
+def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `batch_records`, whatever the kinds: before they are old, and long before they would fill a batch."""
+    woken_at: list[int] = []
+    monkeypatch.setattr(Flusher, "wake", lambda _: woken_at.append(session.statistics()["records"]))
+    session = rig.session(batch_records=10)
+    for number in range(16):
+        session.step(number, 1.0)
+        session.metric("a", 1.0)
+    assert woken_at == [10, 20, 30]
 
 
 def test_several_threads_share_one_stream(rig: SessionRig) -> None:
@@ -235,15 +251,16 @@ def test_a_layout_that_returns_is_not_a_new_schema(rig: SessionRig) -> None:
 
 
 def test_large_rows_make_smaller_batches(rig: SessionRig) -> None:
-    """However many are logged at once, no body is larger than a receiver takes."""
-    session = rig.session()
+    """However many are logged at once, and however large a segment is, no body is larger than a receiver takes."""
+    session = rig.session(journal=JournalSettings(segment_bytes=64 << 20, sync_ms=0))
     frame = np.zeros((210, 160, 3), np.uint8)
-    for number in range(200):
+    for number in range(250):
         session.step(number, 1.0, observation=frame)
     session.close()
     assert session.faults == 0
-    assert len(rig.steps()) == 200
-    assert rig.receiver.largest_body <= 4 << 20
+    assert len(rig.steps()) == 250
+    for batches in (rig.batches(), rig.sent()):
+        assert max(len(body) for _, bodies in batches for body in bodies) <= MAX_BATCH_BYTES
 
 
 def test_a_large_observation_can_be_announced(rig: SessionRig) -> None:

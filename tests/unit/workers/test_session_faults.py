@@ -9,17 +9,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from unit.workers.session_rig import SessionRig
+from unit.workers.session_rig import SMALL, SessionRig
 
-from runlane.config.settings import Settings
+from runlane.config.settings import JournalSettings, Settings
+from runlane.transport.journal_head import JournalHead
 from runlane.transport.messages import StreamAck
 from runlane.transport.records import DropRecord, EpisodeRecord, LogRecord, MetricRecord, RunRecord
 from runlane.transport.testing import make_info
 from runlane.transport.wire import encode_control
 from runlane.workers.session import WorkerSession
-
-OUTBOX_BYTES = 1 << 18
-
 
 class Hostile:
     """Raises wherever it is touched."""
@@ -106,7 +104,7 @@ def test_what_cannot_be_packed_opens_no_schema(rig: SessionRig) -> None:
 
 def test_rows_of_ever_new_shapes_end_somewhere(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond MAX_SCHEMAS they are faults: an announcement too large to be taken would stop the whole stream."""
-    monkeypatch.setattr("runlane.workers.batch_builder.MAX_SCHEMAS", 5)
+    monkeypatch.setattr("runlane.workers.journal_writer.MAX_SCHEMAS", 5)
     session = rig.session()
     for size in range(1, 11):
         session.step(np.zeros(size, np.uint8), 1.0)
@@ -130,7 +128,7 @@ def test_no_record_makes_a_body_that_a_receiver_refuses(rig: SessionRig) -> None
     session = rig.session()
     session.log("x" * (17 << 20))
     session.close()
-    assert rig.receiver.largest_body <= 16 << 20
+    assert max(len(body) for _, bodies in rig.batches() for body in bodies) <= 16 << 20
 
 
 # ---- closed ----------------------------------------------------------------------------------------------
@@ -156,19 +154,25 @@ def test_closing_twice_is_harmless(rig: SessionRig) -> None:
     assert [record.state for record in rig.records(RunRecord)] == ["running", "failed"]
 
 
-def _session(settings: Settings, endpoint: str, **changes: Any) -> WorkerSession:
-    chosen = msgspec.structs.replace(settings, session=msgspec.structs.replace(settings.session, **changes))
+def _session(
+    settings: Settings, endpoint: str, journal: JournalSettings | None = None, **changes: Any
+) -> WorkerSession:
+    chosen = msgspec.structs.replace(
+        settings,
+        session=msgspec.structs.replace(settings.session, **changes),
+        journal=journal or settings.journal,
+    )
     return WorkerSession(make_info("w", schemas=[]), endpoint, chosen, {})
 
 
 def test_close_without_a_proxy_ends_at_its_deadline(
     settings: Settings, short_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """False, and how many records are left is said."""
+    """False, and how many records are left is said, and where they are kept."""
     session = _session(settings, f"ipc://{short_dir}/nobody.ipc", close_s=0.05)
     session.step(0, 1.0)
     assert session.close() is False
-    assert "WORKER_UNDRAINED worker=w records=4" in caplog.text
+    assert f"WORKER_UNDRAINED worker=w records=4 journal={short_dir}" in caplog.text
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "", "tcp://nowhere"])
@@ -176,34 +180,32 @@ def test_an_endpoint_that_cannot_be_stops_nobody(
     settings: Settings, endpoint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Though the rule is to wait for room, nobody waits for a sender that is gone: records are dropped, counted."""
-    session = _session(settings, endpoint, outbox_bytes=OUTBOX_BYTES, close_s=0.05)
-    for number in range(20_000):
-        session.step(number, 1.0)
+    session = _session(settings, endpoint, SMALL, close_s=0.05)
+    _fill(session)
     assert session.dropped["step"] > 0
     assert session.close() is False
-    assert "WORKER_FAULT where=outbox" in caplog.text
+    assert "WORKER_FAULT where=flusher" in caplog.text
 
 
 def test_a_session_survives_garbage_from_its_proxy(rig: SessionRig) -> None:
     """Counted by nobody's loss: what is recorded next arrives."""
-    session = rig.session()
-    rig.wait(lambda: rig.received() == 1)
+    session = rig.connected()
     for frame in (b"garbage", b"RL\x02C\x80", b"RL\x01C\xc1"):
-        rig.receiver.send_to_all(frame)
+        rig.proxy.send_to_all(frame)
     session.step(0, 1.0)
+    rig.wait(lambda: rig.received() > 0 and rig.sent()[-1][0].last_seq == 2)
     assert session.close() is True
     assert len(rig.steps()) == 1
 
 
-def test_an_ack_for_another_stream_frees_nothing(rig: SessionRig) -> None:
-    """Only what its own receiver has committed is forgotten."""
-    rig.receiver.is_acking = False
-    session = rig.session()
-    rig.wait(lambda: rig.received() == 1)
+def test_only_the_journals_head_acks(rig: SessionRig) -> None:
+    """A word over the socket frees nothing, whichever stream it names: who drains the journal writes into it."""
+    rig.proxy.is_acking = False
+    session = rig.connected()
     session.step(0, 1.0)
-    rig.wait(lambda: rig.received() == 2)
-    rig.receiver.send_to_all(encode_control(StreamAck(stream=make_info().stream, seq=1_000)))
-    rig.receiver.send_to_all(encode_control(StreamAck(stream=session.info.stream, seq=1)))
+    for stream in (make_info().stream, session.info.stream):
+        rig.proxy.send_to_all(encode_control(StreamAck(stream=stream, seq=1_000)))
+    rig.proxy.ack(session.info.stream, 1)
     rig.wait(lambda: session.statistics()["acked"] > 0)
     assert session.statistics()["acked"] == 1
 
@@ -218,21 +220,20 @@ def _fill(session: WorkerSession, steps: int = 20_000) -> None:
 
 def test_drop_newest_counts_exactly_what_it_drops(rig: SessionRig) -> None:
     """Given = recorded + dropped, by kind; what was dropped has no seq, and a `drop` record says how much."""
-    rig.receiver.is_acking = False
-    session = rig.session(outbox_bytes=OUTBOX_BYTES, overflow="drop_newest")
+    rig.proxy.is_acking = False
+    session = rig.connected(journal=SMALL, overflow="drop_newest")
     _fill(session)
     session.metric("lost", 1.0)
     assert session.dropped["step"] > 0
     dropped = dict(session.dropped)
-    rig.receiver.is_acking = True
-    rig.wait(lambda: session.statistics()["acked"] > 0)
-    rig.wait(lambda: session.statistics()["acked"] >= session.statistics()["records"] - 300)
+    rig.proxy.is_acking = True
+    rig.wait(lambda: session.statistics()["acked"] == session.statistics()["records"])
     session.metric("kept", 1.0)
     assert session.close() is True
     assert session.dropped == dropped
     told: dict[str, int] = {}
     for record in rig.records(DropRecord):
-        assert record.reason == "outbox_full"
+        assert record.reason == "journal_full"
         told[record.kind] = told.get(record.kind, 0) + record.records
     assert told == dropped
     assert len(rig.steps()) + dropped["step"] == 20_000
@@ -242,27 +243,31 @@ def test_drop_newest_counts_exactly_what_it_drops(rig: SessionRig) -> None:
 
 
 def test_drops_are_told_even_when_the_session_ends_full(rig: SessionRig) -> None:
-    """close() seals the last `drop` records though there was no room for others."""
-    rig.receiver.is_acking = False
-    session = rig.session(outbox_bytes=OUTBOX_BYTES, overflow="drop_newest")
+    """close() writes the last `drop` records though there was no room for others; the rest stands in the head."""
+    rig.proxy.is_acking = False
+    session = rig.connected(journal=SMALL, overflow="drop_newest", close_s=0.05)
     _fill(session)
     dropped = session.dropped["step"]
-    rig.receiver.is_acking = True
-    assert session.close() is True
-    assert sum(record.records for record in rig.records(DropRecord) if record.kind == "step") == dropped
+    session.close()
+    told = sum(record.records for record in rig.records(DropRecord) if record.kind == "step")
+    head = JournalHead.open(rig.journal())
+    untold = head.untold(rig.seqs()[-1])
+    head.close()
+    assert told + untold.get("step", 0) == dropped
+    assert untold.get("run", 0) + len(rig.records(RunRecord)) == 2
 
 
 def test_block_waits_for_room_and_loses_nothing(rig: SessionRig, caplog: pytest.LogCaptureFixture) -> None:
-    """The training thread stands still while the outbox is full, and goes on with the acks."""
-    rig.receiver.is_acking = False
-    session = rig.session(outbox_bytes=OUTBOX_BYTES, overflow="block")
+    """The training thread stands still while the journal is full, and goes on with the acks."""
+    rig.proxy.is_acking = False
+    session = rig.connected(journal=SMALL, overflow="block")
     thread = threading.Thread(target=_fill, args=(session,))
     thread.start()
     rig.wait(lambda: "WORKER_BLOCKED" in caplog.text)
     stuck = session.statistics()["records"]
     assert thread.is_alive()
     assert session.statistics()["records"] == stuck < 20_000
-    rig.receiver.is_acking = True
+    rig.proxy.is_acking = True
     thread.join()
     assert session.close() is True
     assert [row["action"] for row in rig.steps()] == list(range(20_000))
@@ -270,12 +275,12 @@ def test_block_waits_for_room_and_loses_nothing(rig: SessionRig, caplog: pytest.
 
 
 def test_a_blocked_training_thread_is_freed_by_close(rig: SessionRig) -> None:
-    """A session that ends without a receiver lets go of every thread at its deadline."""
-    rig.receiver.is_acking = False
-    session = rig.session(outbox_bytes=OUTBOX_BYTES, overflow="block", close_s=0.1)
+    """A session that ends without acks lets go of every thread at its deadline."""
+    rig.proxy.is_acking = False
+    session = rig.connected(journal=SMALL, overflow="block", close_s=0.1)
     thread = threading.Thread(target=_fill, args=(session,))
     thread.start()
-    rig.wait(lambda: session.statistics()["records"] > 5_000)
+    rig.wait(lambda: session.statistics()["records"] > 2_000)
     assert session.close() is False
     thread.join()
 
@@ -285,7 +290,7 @@ class Env:
 
     def __init__(self, rig: SessionRig, *, is_vector: bool) -> None:
         self.is_vector = is_vector
-        self.session = rig.session(outbox_bytes=OUTBOX_BYTES, overflow="drop_newest")
+        self.session = rig.connected(journal=SMALL, overflow="drop_newest")
 
     def step(self, *, is_last: bool) -> None:
         """One step of every environment."""
@@ -296,7 +301,7 @@ class Env:
 
     def fill(self, rig: SessionRig) -> int:
         """Steps until the first is dropped, with nothing acked; returns how many there were."""
-        rig.receiver.is_acking = False
+        rig.proxy.is_acking = False
         steps = 0
         while not self.session.dropped:
             self.step(is_last=False)
@@ -305,8 +310,8 @@ class Env:
 
     def make_room(self, rig: SessionRig) -> None:
         """Acks come again."""
-        rig.receiver.is_acking = True
-        rig.wait(lambda: self.session.statistics()["acked"] >= self.session.statistics()["records"] - 300)
+        rig.proxy.is_acking = True
+        rig.wait(lambda: self.session.statistics()["acked"] == self.session.statistics()["records"])
 
 
 @pytest.mark.parametrize("is_vector", [False, True])

@@ -8,6 +8,7 @@ import pytest
 from unit.workers.session_rig import SessionRig
 
 from runlane.config import names
+from runlane.transport.endpoint import data_dir_of
 from runlane.transport.records import EpisodeRecord, LogRecord, RunRecord
 
 BEGIN = """
@@ -23,6 +24,7 @@ def _run(rig: SessionRig, script: str) -> "subprocess.CompletedProcess[str]":
     """Run a script as a worker whose proxy is the rig's receiver."""
     environment = {
         **os.environ,
+        f"{names.ENV_PREFIX}DATA_DIR": str(data_dir_of(rig.settings)),
         names.ENV_PROXY: rig.endpoint,
         names.ENV_RUN: "01aryz6s410000000000000000",
         names.ENV_RUN_NAME: "my run",
@@ -38,7 +40,7 @@ def _states(rig: SessionRig, stream: str) -> list[str]:
 
 
 def _only(rig: SessionRig) -> str:
-    (stream,) = rig.receiver.infos
+    (stream,) = rig.streams()
     return stream
 
 
@@ -100,11 +102,12 @@ assert session.close() is True
 """
     process = _run(rig, script)
     assert (process.returncode, process.stderr) == (0, "")
-    parent, child = sorted(rig.receiver.infos, key=lambda stream: len(rig.steps(stream)))
+    parent, child = sorted(rig.streams(), key=lambda stream: len(rig.steps(stream)))
     assert [row["action"] for row in rig.steps(parent)] == [1, 2]
     assert [row["action"] for row in rig.steps(child)] == list(range(300))
     assert rig.info(parent).pid != rig.info(child).pid
     assert rig.info(parent).run == rig.info(child).run
+    assert (rig.info(parent).forked_from, rig.info(child).forked_from) == ("", parent)
     assert [record.length for record in rig.records(EpisodeRecord, child)] == [300]
     assert [record.text for record in rig.records(LogRecord, child)] == ["child"]
     for stream in (parent, child):
@@ -128,8 +131,8 @@ session.step(2, 1.0)
     assert _states(rig, stream) == ["running", "finished"]
 
 
-def test_a_worker_killed_outright_loses_only_what_was_not_sent(rig: SessionRig) -> None:
-    """What arrived is a prefix without a gap; there is no goodbye."""
+def test_a_worker_killed_outright_loses_nothing(rig: SessionRig) -> None:
+    """Every call that had returned is in the journal, without a gap; there is no goodbye."""
     script = """
 import signal
 for number in range(2, 5000):
@@ -137,7 +140,7 @@ for number in range(2, 5000):
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert _run(rig, script).returncode == -9
-    for stream in rig.receiver.infos:
-        seqs = rig.seqs(stream)
-        assert seqs == list(range(1, len(seqs) + 1))
-    assert not rig.receiver.ended
+    stream = _only(rig)
+    assert [row["action"] for row in rig.steps(stream)] == list(range(1, 5000))
+    assert rig.seqs(stream) == list(range(1, 5001))
+    assert not rig.proxy.ended

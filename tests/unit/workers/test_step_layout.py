@@ -2,23 +2,42 @@
 
 import struct
 from typing import Any
+from zlib import adler32
 
 import numpy as np
 import pytest
 
 from runlane.transport.columns import step_dtype
+from runlane.transport.journal_layout import RECORD_HEADER, ROW_OFFSET, record_check
 from runlane.transport.messages import StepField
+from runlane.transport.wire import STEP
 from runlane.workers.step_layout import StepLayout, VectorLayout, as_array, field_of
 
-FIXED = (7, -1, 2, 3, 4, 5, 0.5)
+# t_ns, episode and step, env_index and flags, reward: all of a row but its seq, action and observation.
+FIXED = (-1, 2 + (3 << 32), struct.pack("<IB", 4, 5), 0.5)
+
+
+def _record(layout: StepLayout, action: Any, observation: Any = None) -> bytes:
+    """Pack one row as the session does it, seq 7; raises where a value does not fit."""
+    row = layout.pack(layout.prefix, 7, *FIXED, *layout.convert(action, observation))
+    buffer = bytearray(layout.record_bytes)
+    layout.put(buffer, 0, adler32(row), row)
+    return bytes(buffer)
 
 
 def _row(layout: StepLayout, action: Any, observation: Any = None) -> dict[str, Any]:
     """Pack one row and read it back as a subscriber would."""
-    buffer = bytearray(layout.row_bytes)
-    layout.pack(buffer, 0, FIXED, action, observation)
-    (row,) = np.frombuffer(buffer, step_dtype(layout.schema))
+    (row,) = np.frombuffer(_record(layout, action, observation)[ROW_OFFSET:], step_dtype(layout.schema))
     return {name: row[name].tolist() for name in row.dtype.names}
+
+
+def test_a_row_is_packed_as_the_journals_record() -> None:
+    """Length, kind and schema before it, a check that fits: nothing is left to do but to append it."""
+    layout = StepLayout(9, 1, np.zeros(3, np.float32))
+    record = _record(layout, 5, np.ones(3, np.float32))
+    _, length, kind, schema_id, seq = RECORD_HEADER.unpack_from(record)
+    assert (length, kind, schema_id, seq) == (len(record), STEP, 9, 7)
+    assert record_check(memoryview(record), 0, length)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +110,7 @@ def test_the_schema_describes_the_bytes() -> None:
     for action in (None, 1, 0.5, True, np.zeros(5, np.int16)):
         for observation in (None, 2, np.zeros(3)):
             layout = StepLayout(3, action, observation)
-            assert step_dtype(layout.schema).itemsize == layout.row_bytes
+            assert step_dtype(layout.schema).itemsize == layout.row_bytes == layout.record_bytes - ROW_OFFSET
             assert layout.schema.schema_id == 3
 
 
@@ -115,7 +134,7 @@ def test_a_value_that_does_not_fit_is_refused(first: Any, later: Any) -> None:
     """Nothing is rounded, cut, padded or reinterpreted."""
     layout = StepLayout(0, first, None)
     with pytest.raises((TypeError, ValueError, struct.error)):
-        layout.pack(bytearray(layout.row_bytes), 0, FIXED, later, None)
+        _record(layout, later)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +155,26 @@ def test_a_value_that_fits_without_loss_needs_no_new_layout(first: Any, later: A
     assert _row(StepLayout(0, first, None), later)["action"] == expected
 
 
-@pytest.mark.parametrize(("action", "observation", "is_plain"), [(1, None, True), (None, None, False), (1, 2, False)])
-def test_only_a_scalar_action_alone_needs_no_conversion(action: Any, observation: Any, is_plain: bool) -> None:
-    """The hot path may then pack it as it is; everything else goes the general way."""
-    assert StepLayout(0, action, observation).is_plain is is_plain
-    assert not StepLayout(0, np.zeros(2), None).is_plain
+@pytest.mark.parametrize(
+    ("action", "observation", "is_plain", "dtype"),
+    [
+        (1, None, True, None),
+        (None, None, False, None),
+        (1, 2, False, None),
+        (np.zeros(2), None, False, None),
+        (1, np.zeros(2, np.float32), False, np.dtype("f4")),
+        (np.zeros(2), np.zeros(2), False, None),
+        (None, np.zeros(2), False, None),
+    ],
+)
+def test_only_a_scalar_action_needs_no_conversion(
+    action: Any, observation: Any, is_plain: bool, dtype: "np.dtype[Any] | None"
+) -> None:
+    """Alone, or beside an array that is its own bytes: then the hot path packs it as it is, else the general way."""
+    layout = StepLayout(0, action, observation)
+    assert layout.is_plain is is_plain
+    assert layout.observation_dtype == dtype
+    assert layout.observation_bytes == (0 if observation is None else getattr(observation, "nbytes", 0))
 
 
 # ---- vectors ---------------------------------------------------------------------------------------------
@@ -153,10 +187,10 @@ def _columns(env_count: int) -> list[Any]:
 def test_a_vector_row_holds_n_values_a_column() -> None:
     """Its schema says of how many environments it is one step."""
     layout = VectorLayout(2, 3, np.zeros((3, 2), np.float32), None)
-    buffer = bytearray(layout.row_bytes)
     action = np.arange(6, dtype=np.float32).reshape(3, 2)
-    layout.pack_into(buffer, 0, 9, 8, _columns(3), [action, None])
-    (row,) = np.frombuffer(buffer, step_dtype(layout.schema))
+    body = layout.parts(8, _columns(3), [action, None])
+    assert len(body) == layout.row_bytes - 8 == layout.record_bytes - RECORD_HEADER.size
+    (row,) = np.frombuffer((9).to_bytes(8, "little") + body, step_dtype(layout.schema))
     assert (layout.schema.env_count, layout.schema.schema_id) == (3, 2)
     assert (row["seq"], row["t_ns"]) == (9, 8)
     assert row["episode"].tolist() == [0, 1, 2]
@@ -171,7 +205,7 @@ def test_a_vector_row_that_does_not_fit_is_refused(optional: list[Any]) -> None:
     """A value that vanished, appeared, or has another size or type."""
     layout = VectorLayout(0, 3, np.zeros((3, 2)), None)
     with pytest.raises(TypeError):
-        layout.pack_into(bytearray(layout.row_bytes), 0, 1, 1, _columns(3), optional)
+        layout.parts(1, _columns(3), optional)
 
 
 @pytest.mark.parametrize("action", [5, np.zeros(2), np.zeros((2, 3))])

@@ -1,0 +1,92 @@
+"""A graph of one's own for a benchmark: started in a directory that is gone afterwards, with one proxy asked for."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runlane.actors.store_reader import query
+from runlane.config import names
+from runlane.config.load import load
+from runlane.config.settings import Settings
+from runlane.launch import GraphProcess
+from runlane.transport.endpoint import data_dir_of, database_of
+from runlane.transport.graph_client import GraphClient
+from runlane.transport.identity import new_run_id, new_stream_id
+from runlane.transport.messages import Status, StreamInfo, WorkerStarted
+from runlane.workers.session import WorkerSession
+
+CLOSE_S = 120.0  # a close() that may take as long as the database needs
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGraph:
+    """Supervisor, router, DB writer and one proxy, each a process; the worker is the benchmark's."""
+
+    settings: Settings
+    client: GraphClient
+    worker: WorkerStarted
+    status: Status
+
+    @property
+    def data_dir(self) -> Path:
+        """Where journals and database lie."""
+        return data_dir_of(self.settings)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a worker in a process of its own."""
+        return {
+            **os.environ,
+            names.ENV_PROXY: self.worker.endpoint,
+            names.ENV_RUN: self.worker.run,
+            "RUNLANE_DATA_DIR": str(self.data_dir),
+            "RUNLANE_SESSION__CLOSE_S": str(CLOSE_S),
+        }
+
+    def open_session(self) -> WorkerSession:
+        """A worker's session in this process."""
+        info = StreamInfo(
+            stream=new_stream_id(),
+            run=self.worker.run,
+            worker=self.worker.worker,
+            host="",
+            pid=os.getpid(),
+            started_ns=time.time_ns(),
+        )
+        return WorkerSession(info, self.worker.endpoint, self.settings, {})
+
+    def stored_steps(self) -> int:
+        """Steps in the database. Their key is unique, so no step is counted twice."""
+        _, rows = query(database_of(self.settings), "SELECT count(*) FROM step_rows")
+        return int(str(rows[0][0]))
+
+
+@contextlib.contextmanager
+def running_graph(*options: str, directory: Path | None = None) -> Generator[RunningGraph]:
+    """A fresh graph with a fresh database; `options` are as for `--set`. Stopped in order at the end."""
+    with tempfile.TemporaryDirectory(prefix="rl-bench-", dir=directory) as folder:
+        chosen = [f"data_dir={folder}/data", f"session.close_s={CLOSE_S:g}", *options]
+        settings = load(environment={}, arguments=chosen)
+        arguments = [argument for option in chosen for argument in ("--set", option)]
+        graph = GraphProcess([*arguments, "--set", "log_level=WARNING"], settings)
+        status = graph.start()
+        try:
+            with GraphClient(settings) as client:
+                worker = client.start_worker("bench", new_run_id(time.time_ns()), "bench")
+                yield RunningGraph(settings, client, worker, client.status() or status)
+        finally:
+            graph.stop()
+
+
+def settle(session: WorkerSession, deadline_s: float = 60.0) -> None:
+    """Wait until everything recorded so far is committed."""
+    ends_s = time.monotonic() + deadline_s
+    while session.statistics()["acked"] < session.statistics()["records"]:
+        if time.monotonic() > ends_s:
+            sys.exit(f"not committed within {deadline_s} s: {session.statistics()}")
+        time.sleep(0.01)  # between two looks at a figure that another process moves
