@@ -84,7 +84,7 @@ class JournalReader:
 
         Raises `JournalError` when there is no readable segment.
         """
-        if self._map is not None and self.next_seq <= seq and not 0 < self._first_seq(self._number + 1) <= seq:
+        if self._map is not None and self.next_seq <= seq and not self._is_later(seq):
             self._skip_to(seq)  # further on in the segment that is open
             return
         self.close()
@@ -282,8 +282,9 @@ class JournalReader:
 
     def _find(self, seq: int) -> int:
         """Offset of a whole record `seq` further on in this segment; -1 when there is none."""
+        if self._map is None:
+            return -1
         pattern = struct.pack("<Q", seq)
-        assert self._map is not None  # noqa: S101  `_peek` has opened it
         at = self._map.find(pattern, self._offset + ROW_OFFSET)
         while at >= 0:
             start = at - ROW_OFFSET
@@ -357,6 +358,10 @@ class JournalReader:
             is_whole = RECORD_HEADER_BYTES < length <= len(self._view) - self._offset
             if kind == INFO and is_whole and record_check(self._view, self._offset, length):
                 self._take_own(kind, length)
+
+    def _is_later(self, seq: int) -> bool:
+        """Whether a record lies in a segment after the open one. Those between may be deleted already."""
+        return any(0 < self._first_seq(number) <= seq for number in self._numbers() if number > self._number)
 
     def _first_seq(self, number: int) -> int:
         """First seq of a segment, 0 when it holds nothing or cannot be read."""
