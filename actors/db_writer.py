@@ -274,7 +274,7 @@ class DbWriterActor:
         records = sum(section.records for _, section, _ in run.parts)
         whole = Section(STEP, run.schema_id, records, sum(map(len, bodies)))
         try:
-            self._store.insert_steps(run.stream.number, self._schema(run), b"".join(bodies), whole)
+            self._store.insert_steps(run.stream.number, self._schema(run), bytearray().join(bodies), whole)
         except _UNREADABLE:
             for header, section, body in run.parts:
                 try:

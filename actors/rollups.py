@@ -19,15 +19,10 @@ EPISODE_SQL = "INSERT OR IGNORE INTO episode_rows VALUES (?,?,?,?,?,?,?,?,?)"
 _EPISODE_IF_NEW = f"{EPISODE_SQL} RETURNING id"
 _NEWEST = "SELECT coalesce(max(id), 0) FROM episode_rows WHERE id BETWEEN ? AND ?"
 _NUMBER = "SELECT episodes FROM streams WHERE stream_no = ?"
-_ADD = """
-INSERT INTO episode_rollups VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
-  first_id = min(first_id, excluded.first_id), last_id = max(last_id, excluded.last_id),
-  episodes = episodes + excluded.episodes, returns = returns + excluded.returns,
-  min_return = min(coalesce(min_return, excluded.min_return), coalesce(excluded.min_return, min_return)),
-  sum_return = sum_return + excluded.sum_return,
-  max_return = max(coalesce(max_return, excluded.max_return), coalesce(excluded.max_return, max_return)),
-  sum_length = CAST(sum_length + excluded.sum_length AS INTEGER),
-  first_t_ns = min(first_t_ns, excluded.first_t_ns), last_t_ns = max(last_t_ns, excluded.last_t_ns)
+_PUT = "INSERT OR REPLACE INTO episode_rollups VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_OPEN = """
+SELECT first_id, last_id, episodes, returns, min_return, sum_return, max_return, sum_length, first_t_ns, last_t_ns
+  FROM episode_rollups WHERE stream_no = ? AND level = ? AND bucket = ?
 """
 # `total` where `sum` would raise: a worker that reports absurd lengths must not stop the commit of all others.
 _CARRY = """
@@ -44,6 +39,10 @@ _MAX_CACHED = 4_096
 _ID, _T_NS, _RETURN, _LENGTH = 0, 1, 4, 5  # places in a row of episode_rows
 
 
+# A bucket's columns from `first_id` on.
+Figures = tuple[int, int, int, int, float | None, float | None, float | None, int, int, int]
+
+
 class EpisodeRollups:
     """Buckets of the open transaction's episodes. Owned by the store; `write` belongs to its commit."""
 
@@ -51,7 +50,7 @@ class EpisodeRollups:
         self._cursor = connection.cursor()
         self._new: dict[int, list[SqlRow]] = {}  # in the open transaction, by stream
         self._newest: dict[int, int] = {}  # ids, by stream, stored in the open transaction or before
-        self._numbers: dict[int, int] = {}  # of a stream's next episode
+        self._ends: dict[int, tuple[int, Figures | None]] = {}  # next number, and the bucket it goes into if begun
 
     def insert(self, stream_no: int, rows: list[SqlRow]) -> int:
         """Store episodes of one stream; returns how many were new. Those are the ones a bucket will count."""
@@ -75,33 +74,42 @@ class EpisodeRollups:
 
     def write(self) -> None:
         """Bring the buckets up to date, before the counters in `streams` are."""
-        added: list[SqlRow] = []
+        put: list[SqlRow] = []
         carried: list[SqlRow] = []
         for stream_no, rows in self._new.items():
-            if not rows:
-                continue
-            number = self._numbers.get(stream_no)
-            if number is None:
-                number = self._cursor.execute(_NUMBER, (stream_no,)).get or 0
+            number, figures = self._ends.get(stream_no) or self._end_of(stream_no)
             start = 0
             while start < len(rows):
                 bucket = number >> BASE_LEVEL
                 end = min(len(rows), start + ((bucket + 1) << BASE_LEVEL) - number)
-                added.append((stream_no, BASE_LEVEL, bucket, *_summed(rows[start:end])))
+                figures = _summed(rows[start:end], figures)
+                put.append((stream_no, BASE_LEVEL, bucket, *figures))
                 number += end - start
                 start = end
-                carried += _carried(stream_no, number)
-            self._numbers[stream_no] = number
-        self._cursor.executemany(_ADD, added)
+                if number >> BASE_LEVEL != bucket:
+                    figures = None
+                    carried += _carried(stream_no, number)
+            self._ends[stream_no] = number, figures
+        if put:
+            self._cursor.executemany(_PUT, put)
         if carried:
             self._cursor.executemany(_CARRY, carried)
 
+    def _end_of(self, stream_no: int) -> tuple[int, Figures | None]:
+        number: int = self._cursor.execute(_NUMBER, (stream_no,)).get or 0
+        found = self._cursor.execute(_OPEN, (stream_no, BASE_LEVEL, number >> BASE_LEVEL)).fetchall()
+        return number, (found[0] if found else None)
+
     def end(self, *, is_committed: bool) -> None:
-        """Forget what the transaction brought; after a rollback ask the database again."""
+        """Forget what the transaction brought."""
         self._new.clear()
-        for cache in (self._newest, self._numbers):
-            if not is_committed or len(cache) > _MAX_CACHED:
-                cache.clear()
+        if not is_committed or max(len(self._newest), len(self._ends)) > _MAX_CACHED:
+            self.forget()
+
+    def forget(self) -> None:
+        """Ask the database again: what is known of it may no longer be so, as after a rollback or a removal."""
+        self._newest.clear()
+        self._ends.clear()
 
 
 def _are_rising(rows: list[SqlRow]) -> bool:
@@ -118,11 +126,25 @@ def _carried(stream_no: int, number: int) -> list[SqlRow]:
     return found
 
 
-def _summed(rows: list[SqlRow]) -> SqlRow:
-    """A bucket's columns from `first_id` on."""
-    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True))
-    ids, times = columns[_ID], columns[_T_NS]
-    returns = [value for value in columns[_RETURN] if value == value]  # a NaN is not itself
-    least, most = (min(returns), max(returns)) if returns else (None, None)
-    length = max(-_MOST, min(sum(columns[_LENGTH]), _MOST))
-    return (min(ids), max(ids), len(ids), len(returns), least, sum(returns), most, length, min(times), max(times))
+def _summed(rows: list[SqlRow], before: Figures | None) -> Figures:
+    """Figures of new episodes, and of those that their bucket held before."""
+    known = cast("list[tuple[Any, ...]]", rows)
+    ids, times = [row[_ID] for row in known], [row[_T_NS] for row in known]
+    episodes, returns, length = 0, 0, 0
+    least: float | None = None
+    total: float | None = 0.0
+    most: float | None = None
+    if before is not None:
+        first_id, last_id, episodes, returns, least, total, most, length, first_ns, last_ns = before
+        ids += first_id, last_id
+        times += first_ns, last_ns
+    for row in known:
+        length += row[_LENGTH]
+        value = row[_RETURN]
+        if value == value:  # a NaN is not itself
+            returns += 1
+            least = value if least is None or value < least else least
+            most = value if most is None or value > most else most
+            total = None if total is None else total + value
+    length = max(-_MOST, min(length, _MOST))
+    return min(ids), max(ids), episodes + len(rows), returns, least, total, most, length, min(times), max(times)

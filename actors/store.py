@@ -18,14 +18,7 @@ from runlane.actors.rollups import EpisodeRollups
 from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.run_rows import apply_run_record, open_stream
 from runlane.actors.sql import SqlRow, SqlValue
-from runlane.actors.step_rows import (
-    RowBuffer,
-    ScalarLayout,
-    StepBatch,
-    StepLayout,
-    VectorLayout,
-    step_layout,
-)
+from runlane.actors.step_rows import StepBatch, StepLayout, step_layout
 from runlane.actors.store_file import DISK_FULL, StoreFullError, make_room, open_writer, store_errors
 from runlane.actors.wal_keeper import WalKeeper
 from runlane.config.errors import EndpointError, StoreError
@@ -108,9 +101,8 @@ class Store:
         self.removals = Removals(self._connection)
         self._rollups = EpisodeRollups(self._connection)
         self._log = WalKeeper(self._connection, path, settings.wal_limit_bytes, clock or SystemClock())
-        self._buffers = {layout.table: RowBuffer(self._cursor, layout) for layout in (ScalarLayout, VectorLayout)}
         self._layouts: dict[tuple[int, int], tuple[StepSchema, StepLayout]] = {}
-        self._newest_steps: dict[int, int] = {}  # by stream, stored or buffered
+        self._newest_steps: dict[int, int] = {}  # by stream, the open transaction included
         self._changes: dict[int, _Change] = {}
         self._seen: dict[str, int] = {}
         self._counted: Counter[str] = Counter()  # in the open transaction
@@ -127,7 +119,6 @@ class Store:
     def commit(self) -> None:
         """Make everything since `begin` last. Before this returns nothing of it may be acked."""
         with store_errors(self.path):
-            self._flush()
             self._rollups.write()
             for stream_no, change in self._changes.items():
                 self._update_stream(stream_no, change)
@@ -192,7 +183,7 @@ class Store:
     # ---- records -----------------------------------------------------------------------------------------
 
     def insert_steps(self, stream_no: int, schema: StepSchema, body: Frame, section: Section) -> int:
-        """Store a step section; returns how many of its rows were new.
+        """Store a step section; returns how many of its rows were new. A `bytearray` is the store's from here on.
 
         Raises `WireError`, and stores nothing of the section, when it does not fit its schema.
         """
@@ -203,7 +194,8 @@ class Store:
             batch = self._without_stored(stream_no, self._without_removed(stream_no, batch))
             new = len(batch.seqs)
             if new:
-                self._buffers[layout.table].add(layout.values(batch, stream_no))
+                for sql, bindings in layout.inserts(batch, stream_no):
+                    self._cursor.executemany(sql, bindings)
                 self._newest_steps[stream_no] = max(self._newest_steps[stream_no], int(batch.seqs[-1]))
                 change.steps += layout.env_steps(batch)
                 _note_first(change, int(batch.seqs[0]))
@@ -215,12 +207,11 @@ class Store:
         given = len(records)
         with store_errors(self.path):
             removed_seq = self.removals.last_seq(stream_no, kind)
-        if removed_seq:
-            records = [record for record in records if record.seq > removed_seq]
-        rows = rows_of(kind, records, stream_no)
-        if not rows:
-            return self._count(kind, 0, given)
-        with store_errors(self.path):
+            if removed_seq:
+                records = [record for record in records if record.seq > removed_seq]
+            rows = rows_of(kind, records, stream_no)
+            if not rows:
+                return self._count(kind, 0, given)
             new = self._insert_runs(stream_no, rows, records) if kind == "run" else self._insert(kind, stream_no, rows)
         if kind == "episode":
             change.episodes += new
@@ -252,6 +243,7 @@ class Store:
         except StoreError:
             self.rollback()
             raise
+        self._rollups.forget()
         return removed
 
     # ---- figures and the end -----------------------------------------------------------------------------
@@ -292,8 +284,6 @@ class Store:
             raise StoreError(f"{self.path}: no transaction is open, or SQLite has rolled it back")
 
     def _end_transaction(self) -> None:
-        for buffer in self._buffers.values():
-            buffer.clear()
         self._changes.clear()
         self._seen.clear()
         self._counted.clear()
@@ -320,7 +310,6 @@ class Store:
             self._newest_steps[stream_no] = newest & SEQ_MASK
         if not len(batch.seqs) or batch.seqs[0] > self._newest_steps[stream_no]:
             return batch
-        self._flush()
         between = (key | int(batch.seqs[0]), key | int(batch.seqs[-1]))
         stored = [row[0] & SEQ_MASK for row in self._cursor.execute(_STORED_STEPS, between)]
         is_new = ~np.isin(batch.seqs, stored)
@@ -333,10 +322,6 @@ class Store:
             return batch
         is_new = batch.seqs > removed_seq
         return StepBatch(batch.rows[is_new], batch.seqs[is_new])
-
-    def _flush(self) -> None:
-        for buffer in self._buffers.values():
-            buffer.flush()
 
     def _insert(self, kind: str, stream_no: int, rows: list[SqlRow]) -> int:
         if kind == "episode":

@@ -40,7 +40,7 @@ def run_case(name: str, bursts: int, clock: str) -> dict[str, Series]:
     command = [sys.executable, str(HERE / "caller_cases.py"), name, str(bursts), clock]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"case {name} failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"case {name} failed:\n{done.stderr[-8000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {key: Series(*lists) for key, lists in answer.get("series", {}).items()}
 

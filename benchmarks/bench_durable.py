@@ -6,7 +6,9 @@ same rows into the same schema with the same durability in one process that does
 compare; the absolute figures belong to the machine and the hour.
 
 In the same table: the same steps into an .mcap file, and as JSON lines through a pipe into SQLite. Every way's count
-is checked. Bar: a ratio of 0.5 (aim 0.7). `--strict` makes a missed bar exit code 1.
+is checked. Bar: a ratio of 0.5 (aim 0.7). Where other programs keep the cores busy there is no verdict: of shared
+cores the graph's five processes get more than the ceiling's one, so the ratio flatters. `--strict` makes anything
+but a bar that is met exit code 1.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from raw_store import raw_ceiling
 
 HERE = Path(__file__).parent
 BAR_RATIO, AIM_RATIO = 0.5, 0.7
+MAX_OTHERS_CORES = 0.2
 WAYS = {
     "runlane": "runlane, whole graph",
     "raw": "apsw alone, rows ready (ceiling)",
@@ -96,17 +99,19 @@ def main() -> None:
     print_table(headings, [table_row(key, found) for key in WAYS])
     ratios = found["ratio"]
     ratio = statistics.median(ratios)
-    print(f"bar: ratio {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of at least {BAR_RATIO} (aim {AIM_RATIO})")
+    is_met = ratio >= BAR_RATIO if machine.others_cores <= MAX_OTHERS_CORES else None
+    verdict = "no verdict beside so much other work" if is_met is None else "met" if is_met else "missed"
+    print(f"bar: ratio {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of {BAR_RATIO} (aim {AIM_RATIO}):", verdict)
     print(machine.line())
     figures: dict[str, float | bool | None] = {
         "durable_ratio": round(ratio, 4),
         "durable_steps_s": round(statistics.median(found["runlane"])),
-        "durable_is_within_bar": ratio >= BAR_RATIO,
+        "durable_is_within_bar": is_met,
     }
     for key in ("raw", "mcap", "json_pipe"):
         figures[f"{key}_steps_s"] = round(statistics.median(found[key])) if found[key] else None
     print(json.dumps({**figures, **machine.figures()}))
-    if chosen.strict and ratio < BAR_RATIO:
+    if chosen.strict and not is_met:
         sys.exit(1)
 
 

@@ -13,7 +13,7 @@ from runlane.actors.store_reader import query
 from runlane.config import names
 from runlane.config.load import load
 from runlane.config.settings import Settings
-from runlane.launch import GraphProcess
+from runlane.launch import GraphProcess, tail
 from runlane.transport.endpoint import data_dir_of, database_of
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id, new_stream_id
@@ -65,6 +65,14 @@ class RunningGraph:
         _, rows = query(database_of(self.settings), "SELECT count(*) FROM step_rows")
         return int(str(rows[0][0]))
 
+    def tell_state(self) -> None:
+        """What every process says of itself, and the ends of their logs, on standard error."""
+        status = self.client.status()
+        for child in status.children if status is not None else []:
+            print(child.name, child.state, f"restarts={child.restarts}", child.statistics, file=sys.stderr)
+        for log in sorted((self.data_dir / names.LOG_DIR).glob("*.log")):
+            print(f"{log.name}:\n{tail(log)}", file=sys.stderr)
+
 
 @contextlib.contextmanager
 def running_graph(*options: str, directory: Path | None = None) -> Generator[RunningGraph]:
@@ -78,7 +86,12 @@ def running_graph(*options: str, directory: Path | None = None) -> Generator[Run
         try:
             with GraphClient(settings) as client:
                 worker = client.start_worker("bench", new_run_id(time.time_ns()), "bench")
-                yield RunningGraph(settings, client, worker, client.status() or status)
+                running = RunningGraph(settings, client, worker, client.status() or status)
+                try:
+                    yield running
+                except SystemExit:  # the benchmark found something wrong: show what is left to see
+                    running.tell_state()
+                    raise
         finally:
             graph.stop()
 

@@ -113,25 +113,47 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class Machine:
-    """Where and under what load a benchmark ran: made at its start, told at its end."""
+    """Where and beside what a benchmark ran: made at its start, told at its end, when its processes have ended."""
 
     def __init__(self) -> None:
         self._load_before = os.getloadavg()[0]
         self._started_s = time.monotonic()
+        self._busy_s, self._own_s = _busy_s(), _own_s()
+
+    @property
+    def others_cores(self) -> float:
+        """Cores that other programs kept busy meanwhile; 0 on a machine of one's own."""
+        others_s = (_busy_s() - self._busy_s) - (_own_s() - self._own_s)
+        return max(0.0, others_s / (time.monotonic() - self._started_s))
 
     def figures(self) -> dict[str, float]:
-        """Load average over a minute, before and now. Part of the second is the benchmark's own."""
-        return {"load_before": round(self._load_before, 2), "load_after": round(os.getloadavg()[0], 2)}
+        """Load average over a minute, before and now, the second with the benchmark's own; and `others_cores`."""
+        return {
+            "load_before": round(self._load_before, 2),
+            "load_after": round(os.getloadavg()[0], 2),
+            "others_cores": round(self.others_cores, 2),
+        }
 
     def line(self) -> str:
         """One line for people."""
         figures = self.figures()
         return (
             f"machine: {os.cpu_count()} cores, {_processor()}, Linux {platform.release()}, "
-            f"Python {platform.python_version()}; "
-            f"load {figures['load_before']} before, {figures['load_after']} after; "
+            f"Python {platform.python_version()}; load {figures['load_before']} before, {figures['load_after']} after, "
+            f"{figures['others_cores']} cores busy with other programs; "
             f"{time.monotonic() - self._started_s:.0f} s; {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"
         )
+
+
+def _busy_s() -> float:
+    """CPU seconds of the whole machine since it started, those a host took from it included."""
+    user, nice, system, _, _, irq, softirq, steal = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    return sum(map(int, (user, nice, system, irq, softirq, steal))) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    """CPU seconds of this process, and of its children and theirs that have ended and were waited for."""
+    return sum(os.times()[:4])
 
 
 def _processor() -> str:

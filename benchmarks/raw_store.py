@@ -15,7 +15,7 @@ from typing import Literal
 
 from runlane.actors.row_key import SEQ_BITS
 from runlane.actors.sql import SqlRow
-from runlane.actors.step_rows import ScalarLayout, insert_sql
+from runlane.actors.step_inserts import GROUPS, insert_sql
 from runlane.actors.store_file import open_writer
 from runlane.actors.wal_keeper import CHECKPOINT_PAGES
 from runlane.config.settings import DbWriterSettings
@@ -34,7 +34,7 @@ def raw_ceiling(
     """Rows per second of the fastest way, committed. `directory` should lie where the measured database lies."""
     rates = {
         name: max(_rate(prepare, rows, synchronous, observation_bytes, directory) for _ in range(repeats))
-        for name, prepare in (("VALUES of 50", _in_fifties), ("executemany", _one_by_one))
+        for name, prepare in ((f"VALUES of {GROUPS[0]}", _in_groups), ("executemany", _one_by_one))
     }
     fastest = max(rates, key=lambda name: rates[name])
     shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
@@ -75,15 +75,15 @@ def _rate(
     return rows / elapsed_s
 
 
-def _in_fifties(batch: list[SqlRow]) -> Work:
-    size = ScalarLayout.rows_per_statement
+def _in_groups(batch: list[SqlRow]) -> Work:
+    size = GROUPS[0]
     whole = len(batch) // size * size
     groups = [tuple(itertools.chain.from_iterable(batch[start : start + size])) for start in range(0, whole, size)]
-    return [(insert_sql(ScalarLayout.table, size), groups), *_one_by_one(batch[whole:])]
+    return [(insert_sql("step_rows", size), groups), *_one_by_one(batch[whole:])]
 
 
 def _one_by_one(batch: list[SqlRow]) -> Work:
-    return [(insert_sql(ScalarLayout.table, 1), batch)] if batch else []
+    return [(insert_sql("step_rows", 1), batch)] if batch else []
 
 
 if __name__ == "__main__":

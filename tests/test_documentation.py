@@ -40,8 +40,10 @@ from runlane.cli import app
 from runlane.config import errors, names, settings
 from runlane.config.load import load
 from runlane.config.log_ids import REGISTRY
-from runlane.transport import messages, records
+from runlane.transport import journal_layout, messages, records
 from runlane.transport.columns import decode_records, decode_steps, step_dtype
+from runlane.transport.journal_head import JournalHead
+from runlane.transport.journal_reader import JournalReader
 from runlane.transport.messages import ControlMessage, StepSchema, StreamHello
 from runlane.transport.wire import (
     KIND_NUMBER,
@@ -85,11 +87,13 @@ TERMS = (
     "proxy",
     "QoS policy",
     "record",
+    "recovery",
     "restart intensity",
     "run",
     "run directory",
     "RunBus",
     "section",
+    "segment",
     "seq",
     "session",
     "slow lane",
@@ -110,6 +114,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "router": settings.RouterSettings,
     "proxy": settings.ProxySettings,
     "session": settings.SessionSettings,
+    "journal": settings.JournalSettings,
     "db_writer": settings.DbWriterSettings,
     "retention": settings.RetentionSettings,
     "supervisor": settings.SupervisorSettings,
@@ -307,13 +312,14 @@ def test_every_kind_has_its_number() -> None:
     assert {code_of(row[1]): int(row[0]) for row in rows} == KIND_NUMBER
 
 
-def test_every_constant_in_the_page_has_its_value() -> None:
+@pytest.mark.parametrize(("name", "least"), [("wire-format", 15), ("journal-layout", 10)])
+def test_every_constant_in_the_page_has_its_value(name: str, least: int) -> None:
     """Rows that name `module.NAME` give the value the code has."""
-    rows = [row for row in table(page("wire-format")) if re.fullmatch(r"`[a-z_]+\.[a-z_]+\.[A-Z_]+`", row[0])]
-    assert len(rows) >= 15
+    rows = [row for row in table(page(name)) if re.fullmatch(r"`[a-z_]+\.[a-z_]+\.[A-Z_]+`", row[0])]
+    assert len(rows) >= least
     for row in rows:
-        module, _, name = code_of(row[0]).rpartition(".")
-        assert code_of(row[1]) == str(getattr(importlib.import_module(f"runlane.{module}"), name)), row[0]
+        module, _, constant = code_of(row[0]).rpartition(".")
+        assert code_of(row[1]) == str(getattr(importlib.import_module(f"runlane.{module}"), constant)), row[0]
 
 
 def test_every_reason_of_a_refusal_stands_in_its_page() -> None:
@@ -396,6 +402,86 @@ def test_the_delivery_and_the_echo_of_the_example_decode_to_what_the_page_says()
     assert delivery[2:] == list(compress(batch[1:], said["delivery"]["is_present"]))
     assert decode_echo(echo) == said["echo"]["number"]
     assert encode_echo(said["echo"]["number"]) == echo
+
+
+# ---- the journal, and its worked example -----------------------------------------------------------------
+
+
+def placed(text: str, size: int) -> bytes:
+    """A hex dump as a file of `size` bytes; lines that are left out are zero."""
+    found = bytearray(size)
+    for line in text.splitlines():
+        row = bytes.fromhex(line[8:57])
+        start = int(line[:8], 16)
+        found[start : start + len(row)] = row
+    return bytes(found)
+
+
+def journal_example(parent: Path) -> tuple[Path, dict[str, Any]]:
+    """The dumped journal of the page as a directory, and what the page says it holds."""
+    found = blocks(part(page("journal-layout"), "A worked example"))
+    head, segment = (block.text for block in found if block.language == "text")
+    said = next(json.loads(block.text) for block in found if block.language == "json")
+    directory = parent / said["head"]["stream"]
+    directory.mkdir()
+    (directory / journal_layout.HEAD_FILE).write_bytes(placed(head, journal_layout.HEAD_BYTES))
+    journal_layout.segment_path(directory, said["segment"]["number"]).write_bytes(placed(segment, 1 << 16))
+    return directory, said
+
+
+def test_the_drawings_of_the_journal_stand_in_its_page() -> None:
+    """Line by line, as in the one file that counts its bytes."""
+    text = page("journal-layout")
+    drawn = [line for line in (journal_layout.__doc__ or "").splitlines() if re.match(r"\s+(\+--|\||\d+ {2,})", line)]
+    assert len(drawn) >= 20
+    for line in drawn:
+        assert line.strip() in text, line
+
+
+def test_the_journal_of_the_example_decodes_to_what_the_page_says(tmp_path: Path) -> None:
+    """The head word by word, and the segment's records into the very batch of the wire format's example."""
+    directory, said = journal_example(tmp_path)
+    head = JournalHead.open(directory)
+    assert {
+        "stream": head.stream.hex(),
+        "published": head.published,
+        "closed": head.closed,
+        "acked": head.acked,
+        "untold": head.untold(head.published),
+    } == said["head"]
+    assert not head.is_writer_alive
+    head.close()
+    header = journal_layout.decode_segment_header(journal_layout.segment_path(directory, 2).read_bytes())
+    assert {"stream": header.stream.hex(), "number": header.number, "first_seq": header.first_seq} == said["segment"]
+    dumps, wire = example()
+    reader = JournalReader(directory)
+    reader.seek(said["head"]["acked"] + 1)
+    batch = reader.read_final(said["head"]["published"], wire["batch"]["closed_ns"])
+    assert batch is not None
+    assert list(batch.frames) == dumps[1]
+    assert reader.read_final(said["head"]["published"], 0) is None
+    assert not reader.is_torn
+    assert msgspec.to_builtins(reader.info) == wire["hello"]["info"]
+    reader.close()
+
+
+def test_the_reader_in_the_page_finds_the_records_of_its_example(tmp_path: Path) -> None:
+    """The program that uses nothing of ours sees what the page says, and stops where nothing whole follows."""
+    directory, said = journal_example(tmp_path)
+    program = next(block.text for block in blocks(page("journal-layout")) if block.language == "python")
+    names_of: dict[str, Any] = {}
+    exec(compile(program, "journal-layout", "exec"), names_of)  # noqa: S102  the page's own text
+    segment = journal_layout.segment_path(directory, said["segment"]["number"])
+    found = list(names_of["records"](segment))
+    place, listed = journal_layout.SEGMENT_HEADER_BYTES, []
+    for kind, schema, seq, payload in found:
+        length = journal_layout.RECORD_HEADER_BYTES + len(payload)
+        listed.append({"offset": place, "length": length, "kind": kind, "schema": schema, "seq": seq})
+        place += length
+    assert listed == said["records"]
+    torn = segment.read_bytes()
+    segment.write_bytes(torn[: place - 1] + bytes(1) + torn[place:])
+    assert list(names_of["records"](segment)) == found[:-1]
 
 
 # ---- every page ------------------------------------------------------------------------------------------

@@ -282,3 +282,7 @@ ControlMessage = (
     | StopRequest
     | Refused
 )
+
+# msgspec works out a type when it is first converted, and two threads that do so at once crash the process (it reads
+# a NULL; seen with 0.22.0). So it is done here, at the import: a training process must not die of its telemetry.
+msgspec.msgpack.Decoder(ControlMessage)

@@ -96,3 +96,6 @@ RECORD_TYPES: dict[str, type[Record]] = {
 
 if {"step", *RECORD_TYPES} != set(KINDS):  # a new kind needs a line in both places
     raise AssertionError(f"record kinds {KINDS} and types {list(RECORD_TYPES)} differ")
+
+for _record_type in RECORD_TYPES.values():  # before there are threads, as at the end of `messages.py`
+    msgspec.msgpack.Decoder(list[_record_type])  # type: ignore[valid-type]

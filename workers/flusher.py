@@ -6,8 +6,6 @@ the next segment ahead of its time, and at the end watches the acks up to the de
 """
 
 import contextlib
-import os
-import select
 import threading
 import time
 from collections.abc import Sequence
@@ -33,7 +31,7 @@ HELLO_S = 0.5
 BYE_S = 0.2
 LOOK_S = 0.5
 ABANDONED_S = 5.0
-ACK_LOOK_MS = 2
+ACK_LOOK_S = 0.002
 # One frame to the proxy; what is further behind than a few of them the proxy reads by itself.
 MAX_PACKED_BATCHES = 64
 MAX_PACKED_BYTES = 4 << 20
@@ -55,9 +53,10 @@ class Flusher:
         self._next_look_s = 0.0
         self._alone_since_s: float | None = None
         self._ended = threading.Event()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_write, False)
-        os.set_blocking(self._wake_read, False)
+        # Held while there is nothing to do. A lock, not a pipe: writing into one lets other threads run in the middle of
+        # a turn, where they can only wait (in a tight loop for seconds); and its number may be another file's later on.
+        self._idle = threading.Lock()
+        self._idle.acquire()
         self._thread = threading.Thread(target=self._run, name=f"runlane-flusher-{journal.info.worker}", daemon=True)
 
     def start(self) -> None:
@@ -66,8 +65,8 @@ class Flusher:
 
     def wake(self) -> None:
         """A batch is full: look now."""
-        with contextlib.suppress(OSError):  # full: the thread is about to look anyway; closed: it has ended
-            os.write(self._wake_write, b"!")
+        with contextlib.suppress(RuntimeError):  # not held: the thread is about to look anyway
+            self._idle.release()
 
     def close(self, deadline_s: float) -> None:
         """Send the rest and watch its acks, at most until `deadline_s` (monotonic)."""
@@ -113,21 +112,16 @@ class Flusher:
             if self._reader is not None:
                 self._reader.close()
             context.term()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
 
     def _work(self, socket: Socket) -> None:
-        age_ms = self._settings.session.batch_age_ms
-        poll = select.poll()  # not `select.select`, which takes no descriptor above 1023
-        poll.register(self._wake_read, select.POLLIN)
+        age_s = self._settings.session.batch_age_ms / 1000
         while True:
             deadline_s = self._deadline_s  # set before our look at the journal, so that look is the last one needed
             self._flush(socket)
             self._journal.make_spare()
             if deadline_s is not None and self._is_over(socket, deadline_s):
                 return
-            if poll.poll(age_ms if deadline_s is None else ACK_LOOK_MS):
-                os.read(self._wake_read, 4096)
+            self._idle.acquire(timeout=age_s if deadline_s is None else ACK_LOOK_S)
 
     def _is_over(self, socket: Socket, deadline_s: float) -> bool:
         if self._journal.acked_seq < self._journal.seq:

@@ -314,7 +314,9 @@ class JournalWriter:
         acked = self.acked_seq
         while self._older and self._older[0].last_seq <= acked:
             self._older.popleft()
-        return sum(older.size for older in self._older) + (self.segment.size if self.segment is not None else 0)
+        held = sum(older.size for older in self._older)
+        # Once all is committed it is as good as free, or a record as large as the quota would wait for ever.
+        return held + (self.segment.size if self.segment is not None and acked < self.seq else 0)
 
     # ---- drops --------------------------------------------------------------------------------------------
 
@@ -327,9 +329,9 @@ class JournalWriter:
                 self.head.begin_to_tell(kind, self.seq + 1)
             drop = (kind, reason, records)
             self.append("drop", lambda seq, drop=drop: DropRecord(seq, time.time_ns(), *drop))  # type: ignore[misc]
+            del dropped[kind]  # before any call, or an interrupt would have it told twice
             if self.head is not None:
                 self.head.have_told(kind)
-            del dropped[kind]
 
     def close(self) -> None:
         """Unmap everything. The files stay until their reader has seen them committed."""

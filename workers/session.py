@@ -150,6 +150,12 @@ class WorkerSession(StreamWriter):
         reward = float(reward)
         try:
             journal = self._look("step", self._journal.record_bytes)
+            tracker = self._track(env_index)
+            flags = (TERMINATED if terminated else 0) | (TRUNCATED if truncated else 0)
+            flags |= (HUMAN if is_human else 0) | (IS_RESET if is_reset else 0)
+            place = tracker.episode if is_reset else tracker.place + ONE_STEP
+            t_ns = _time_ns()
+            row = self._row((t_ns, place, _TAIL.pack(env_index, flags), reward), action, observation)
         except NoRoomError:  # the row is lost, and counted; the episode still has to be right
             if not is_reset:
                 tracker = self._track(env_index)
@@ -158,12 +164,6 @@ class WorkerSession(StreamWriter):
                 if terminated or truncated:
                     self._end_episode(tracker, env_index, outcome, None)
             return
-        tracker = self._track(env_index)
-        flags = (TERMINATED if terminated else 0) | (TRUNCATED if truncated else 0)
-        flags |= (HUMAN if is_human else 0) | (IS_RESET if is_reset else 0)
-        place = tracker.episode if is_reset else tracker.place + ONE_STEP
-        t_ns = _time_ns()
-        row = self._row((t_ns, place, _TAIL.pack(env_index, flags), reward), action, observation)
         journal.row_kit[2](journal.view, journal.offset, adler32(row), row)
         seq = journal.seq + 1
         journal.offset, journal.seq = journal.offset + journal.record_bytes, seq

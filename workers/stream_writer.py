@@ -107,10 +107,10 @@ class StreamWriter:
 
         Raises `NoRoomError` when the record has to be given up.
         """
-        if self._is_forked:
-            self._reopen()
         if self._is_closed:
             raise RuntimeError("the session is closed")
+        if self._is_forked:
+            self._reopen()
         journal = self._journal
         if journal.seq >= journal.wake_seq:
             journal.wake_seq = journal.seq + journal.wake_every

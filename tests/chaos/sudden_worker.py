@@ -7,7 +7,8 @@ kill       SIGKILL to itself, at the same place
 fork-exit  a forked child records and ends like `exit`; its parent records on, waits for it, and closes
 fork-kill  a forked child records and ends like `kill`; likewise
 linger     like `kill`, and a forked child that records nothing lives on, with all its parent had open
-large      SIGKILL from another process while a call writes a row of 8 MB: each time a little later in that call,
+threads    SIGKILL to itself while several threads record, each of which counts in a file of its own what returned
+large      SIGKILL from another process while a call writes a row of 4 MB: each time a little later in that call,
            from its beginning to a little after its end
 """
 
@@ -17,8 +18,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import numpy as np
@@ -26,11 +28,15 @@ from chaos.oracle_lines import SUFFIX, Kind
 from chaos.oracle_worker import Recorder, start_recorder
 from chaos.trajectory import Call, Trajectory
 
+from runlane.workers import WorkerSession
+
 CALLS = 777
+THREADS = 4
+MARKS = ".marks"
 RELEASE = "release"
-LARGE_FLOATS = 2 << 20
+LARGE_FLOATS = 1 << 20
 WARM = 3  # the large call that is hit; the one before it is timed
-LARGE_KILLS = 10
+LARGE_KILLS = 8
 
 
 def calls_of(seed: str) -> Iterator[Call]:
@@ -38,9 +44,9 @@ def calls_of(seed: str) -> Iterator[Call]:
     return Trajectory(random.Random(seed)).calls()  # noqa: S311  dice, no secret
 
 
-def record(recorder: Recorder, calls: Iterator[Call], count: int = CALLS) -> None:
+def record(recorder: Recorder, calls: Iterator[Call], most: int = CALLS) -> None:
     """The next calls, as fast as they go."""
-    for call in islice(calls, count):
+    for call in islice(calls, most):
         recorder.make(call)
 
 
@@ -70,6 +76,29 @@ def linger(directory: Path) -> None:
         while not (directory / RELEASE).exists():
             time.sleep(0.05)
         os._exit(0)
+
+
+def count_in_thread(lane: WorkerSession, directory: Path, thread: int) -> None:
+    """Numbers from 1 on, as steps, metrics and lines of text; one byte in a file for each that returned."""
+    fd = os.open(directory / f"{lane.info.stream}.{thread}{MARKS}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in count(1):
+        if number % 3 == 0:
+            lane.metric(f"thread {thread}", 1.0, number)
+        elif number % 3 == 1:
+            lane.log(str(number), f"thread {thread}")
+        else:
+            lane.step(number, env_index=thread)
+        os.write(fd, b".")
+
+
+def die_among_threads(recorder: Recorder, directory: Path) -> None:
+    """Switch often, so that calls of different threads meet."""
+    sys.setswitchinterval(1e-5)
+    for thread in range(THREADS):
+        Thread(target=count_in_thread, args=(recorder.lane, directory, thread), daemon=True).start()
+    while sum(path.stat().st_size for path in directory.glob(f"*{MARKS}")) < THREADS * 10 * CALLS:
+        time.sleep(0.01)
+    end("kill")
 
 
 def die_in_a_large_row(directory: Path, incarnation: int) -> None:
@@ -102,6 +131,8 @@ def main(directory: Path, how: str) -> None:
     if how == "large":
         die_in_a_large_row(directory, incarnation)
     recorder = start_recorder(directory)
+    if how == "threads":
+        die_among_threads(recorder, directory)
     if how.startswith("fork-"):
         fork(recorder, directory, how.removeprefix("fork-"))
     else:

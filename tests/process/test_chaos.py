@@ -1,7 +1,9 @@
 """`kill -9` of anything loses nothing, doubles nothing and changes nothing: the short form of `make chaos`."""
 
 import random
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from chaos.oracle_lines import Kind, Line, read_oracle
 from chaos.plan import SINGLE, VICTIMS, Blow
 from chaos.report import table
 from chaos.round import Round
-from chaos.sudden_worker import CALLS, LARGE_KILLS, RELEASE
+from chaos.sudden_worker import CALLS, LARGE_KILLS, MARKS, RELEASE, THREADS
 from chaos.verdict import Verdict
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,7 +44,7 @@ def assert_exact(verdict: Verdict) -> None:
 @pytest.mark.timeout(400)
 def test_forty_kills_of_everything_keep_every_record(short_dir: Path) -> None:
     """Every victim of the kill matrix at least once, in three graphs: no record lost, doubled or changed."""
-    campaign = Campaign(seed="ci", kills=42, round_kills=14, most_wait_s=0.6)
+    campaign = Campaign(seed="ci-2132", kills=42, round_kills=14, most_wait_s=0.6)
     is_exact = campaign.run(short_dir)
     print(table(campaign))
     assert is_exact, "\n".join(campaign.failures)
@@ -108,8 +110,40 @@ def test_a_killed_worker_whose_child_lives_on_keeps_every_record(short_dir: Path
         assert arena.left_in_journals() == []
 
 
+def test_a_kill_among_threads_that_record_keeps_every_record(short_dir: Path) -> None:
+    """Whatever thread made it: what returned is there once, and its seqs have no hole."""
+    with Arena(short_dir / "a", sudden_worker(short_dir / "a", "threads"), "temporary") as arena:
+        arena.up()
+        arena.until(lambda: arena.is_up("worker") or written(arena), "it runs", 30)
+        arena.until(lambda: not arena.is_up("proxy"), "its proxy has drained and ended", 60)
+        arena.stop()
+        marks = written(arena)
+        assert sorted(marks) == list(range(THREADS))
+        with closing(sqlite3.connect(arena.database)) as connection:
+            stored = {thread: numbers_of(connection, thread) for thread in marks}
+        for thread, numbers in stored.items():
+            missing = set(range(1, marks[thread] + 1)) - set(numbers)
+            assert not missing, f"thread {thread}: {len(missing)} of {marks[thread]} are missing: {sorted(missing)[:9]}"
+            assert marks[thread] <= len(numbers) == len(set(numbers)) <= marks[thread] + 1
+
+
+def written(arena: Arena) -> dict[int, int]:
+    """How many calls of each thread returned."""
+    return {int(path.stem.split(".")[1]): path.stat().st_size for path in arena.oracle.glob(f"*{MARKS}")}
+
+
+def numbers_of(connection: sqlite3.Connection, thread: int) -> list[int]:
+    """The numbers one thread counted, as they are stored, whatever their kind."""
+    sql = (
+        "SELECT action FROM steps WHERE env_index = :thread UNION ALL "
+        "SELECT step FROM metrics WHERE name = 'thread ' || :thread UNION ALL "
+        "SELECT CAST(text AS INTEGER) FROM logs WHERE level = 'thread ' || :thread"
+    )
+    return [int(number) for (number,) in connection.execute(sql, {"thread": thread})]
+
+
 def test_a_kill_in_the_middle_of_a_large_row_keeps_all_before_it(short_dir: Path) -> None:
-    """Half a row is no record, and not the end of the others either. Ten workers, each killed a little later."""
+    """Half a row is no record, and not the end of the others either. Eight workers, each killed a little later."""
     with Arena(short_dir / "a", sudden_worker(short_dir / "a", "large"), "transient") as arena:
         arena.up()
         arena.until(lambda: len(read_oracle(arena.oracle)) == LARGE_KILLS, "all of them recorded", 60)

@@ -255,3 +255,14 @@ def test_a_resumed_run_is_listed_again(store: Store) -> None:
     assert found["R1"].steps == STEPS + 10 + 10
     work(retention(store, max_runs=1))
     assert left(store, second)["step_rows"] == 10
+
+
+def test_a_bucket_begun_before_a_removal_counts_only_what_came_after(store: Store) -> None:
+    """Rollups stay what `episode_rows` holds, also where a removal cut a bucket in two."""
+    stream_no = add_run(store, 1, 10)
+    add_run(store, 2, 20)
+    work(retention(store, max_runs=1))
+    late = EpisodeRecord(LAST_SEQ + 10, 5, 0, 1, 7.0, 3, "terminated", 0.1)
+    put(store, stream_no, "episode", late)
+    found = ask(store, f"SELECT level, bucket, episodes, sum_return FROM episode_rollups WHERE stream_no = {stream_no}")  # noqa: S608
+    assert found == [(4, 1, 1, 7.0)]

@@ -1,6 +1,7 @@
-"""Step sections become SQL values: right types, NaN and infinity kept apart, bad bytes refused."""
+"""Step sections become rows of the database: right types, NaN and infinity kept apart, bad bytes refused."""
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 
 from runlane.actors.row_key import SEQ_BITS
 from runlane.actors.sql import connect
-from runlane.actors.step_rows import WIDTH, RowBuffer, ScalarLayout, insert_sql, step_layout
+from runlane.actors.step_inserts import GROUPS, INT64_MAX, insert_sql
+from runlane.actors.step_rows import step_layout
 from runlane.config.errors import WireError
 from runlane.transport.columns import step_dtype
 from runlane.transport.messages import StepField, StepSchema
 from runlane.transport.records import HUMAN, IS_RESET, TERMINATED
-from runlane.transport.wire import Section
+from runlane.transport.wire import Frame, Section
 
 CORE = [
     StepField("seq", "<u8"),
@@ -25,6 +27,7 @@ CORE = [
     StepField("flags", "|u1"),
     StepField("reward", "<f8"),
 ]
+_SCALARS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1")
 
 
 def scalar(*more: StepField) -> StepSchema:
@@ -36,20 +39,35 @@ def vector(env_count: int, *more: StepField) -> StepSchema:
     return StepSchema(1, [StepField("seq", "<u8"), StepField("t_ns", "<i8"), *per_env, *more], env_count)
 
 
-def rows_of(schema: StepSchema, columns: dict[str, Any], stream_no: int = 1) -> list[tuple[Any, ...]]:
-    """Encode columns as a source does, decode them as the store does, cut into rows."""
-    count = len(columns["seq"])
-    packed = np.zeros(count, step_dtype(schema))
+def packed(schema: StepSchema, columns: dict[str, Any]) -> bytes:
+    """Encode columns as a source does."""
+    rows = np.zeros(len(columns["seq"]), step_dtype(schema))
     for name, values in columns.items():
-        packed[name] = values
-    body = packed.tobytes()
+        rows[name] = values
+    return rows.tobytes()
+
+
+def stored(schema: StepSchema, body: Frame, count: int, stream_no: int = 1) -> list[tuple[Any, ...]]:
+    """Decode rows and put them into the table as the store does; returns what SQLite has then."""
     layout = step_layout(schema)
-    values = layout.values(layout.decode(body, Section(1, 1, count, len(body))), stream_no)
-    return [tuple(values[start : start + WIDTH]) for start in range(0, len(values), WIDTH)]
+    batch = layout.decode(body, Section(1, 1, count, len(body)))
+    connection = connect(Path(":memory:"))
+    connection.execute(resources.files("runlane.actors").joinpath("schema.sql").read_text("utf-8"))
+    for sql, bindings in layout.inserts(batch, stream_no):
+        connection.cursor().executemany(sql, bindings)
+    table = "vector_step_rows" if schema.env_count else "step_rows"
+    found = connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall()  # noqa: S608
+    connection.close()
+    return found
 
 
-def test_a_row_has_the_packed_key_and_plain_python_values() -> None:
-    """Every value is an int, float, bytes or None: nothing SQLite would store as a BLOB by mistake."""
+def rows_of(schema: StepSchema, columns: dict[str, Any], stream_no: int = 1) -> list[tuple[Any, ...]]:
+    """What SQLite has of rows with these columns."""
+    return stored(schema, packed(schema, columns), len(columns["seq"]), stream_no)
+
+
+def test_a_row_has_the_packed_key_and_plain_values() -> None:
+    """Every value is an integer, a float or nothing: none that SQLite would store as a BLOB by mistake."""
     schema = scalar(StepField("action", "<i8"))
     columns = {"seq": [7], "t_ns": [5], "episode": 2, "step": 3, "env_index": 1, "flags": TERMINATED, "reward": 0.5}
     assert rows_of(schema, columns | {"action": 4}, stream_no=9) == [(9 << SEQ_BITS | 7, 5, 2, 3, 1, 1, 0.5, 4, None)]
@@ -162,23 +180,46 @@ def test_a_body_of_another_size_is_refused() -> None:
         step_layout(scalar()).decode(bytes(10), Section(1, 1, 1, 10))
 
 
-def test_a_buffer_sends_whole_statements_at_once_and_the_rest_at_the_end() -> None:
-    """After `add` less than one statement's rows wait; after `flush` none do; after `clear` none ever come."""
-    connection = connect(Path(":memory:"))
-    connection.execute("CREATE TABLE step_rows (id INTEGER PRIMARY KEY, b, c, d, e, f, g, h, i)")
-    count = connection.execute
-    buffer = RowBuffer(connection.cursor(), ScalarLayout)
-    buffer.add([value for seq in range(120) for value in (seq, *[None] * 8)])
-    assert count("SELECT count(*) FROM step_rows").get == 100
-    buffer.flush()
-    assert count("SELECT count(*) FROM step_rows").get == 120
-    buffer.add([120, *[None] * 8])
-    buffer.clear()
-    buffer.flush()
-    assert count("SELECT count(*) FROM step_rows").get == 120
-    connection.close()
+@pytest.mark.parametrize("code", [f"{order}{kind}" for kind in _SCALARS for order in "<|"])
+def test_a_scalar_of_any_type_is_stored_as_numpy_reads_it(code: str) -> None:
+    """Least, greatest and, of floats, what is no number; from a place that no type would be aligned to."""
+    dtype = np.dtype(code)
+    if dtype.kind == "f":
+        values = np.array([np.finfo(dtype).min, np.finfo(dtype).smallest_subnormal, np.inf, -np.inf, np.nan], dtype)
+    elif dtype.kind == "b":
+        values = np.array([0, 1, 2, 255, 1], np.uint8).view(dtype)
+    else:
+        values = np.array([np.iinfo(dtype).min, 0, 1, 2, min(np.iinfo(dtype).max, INT64_MAX)], dtype)
+    schema = scalar(StepField("action", code))
+    expected: list[Any] = [None if value != value else value for value in values.tolist()]
+    actions = [row[7] for row in rows_of(schema, {"seq": range(1, 6), "action": values})]
+    assert [(type(value), value) for value in actions] == [
+        (int if dtype.kind == "b" else type(value), value) for value in expected
+    ]
 
 
-def test_an_insert_names_each_value_once() -> None:
-    """Fifty rows are fifty times nine parameters."""
-    assert insert_sql("step_rows", 50).count("?") == 50 * WIDTH
+@pytest.mark.parametrize("count", [1, 9, 10, 99, 100, 101, 110, 999, 1_234])
+def test_rows_of_any_number_are_stored_once_each(count: int) -> None:
+    """Whatever is left after whole statements of a hundred goes by tens, then one by one."""
+    schema = scalar(StepField("action", "<i8"))
+    seqs = np.arange(1, count + 1)
+    columns = {"seq": seqs, "t_ns": -seqs, "episode": seqs // 200, "reward": seqs / 3, "action": seqs * 7}
+    expected = [(1 << SEQ_BITS | n, -n, n // 200, 0, 0, 0, n / 3, n * 7, None) for n in range(1, count + 1)]
+    assert rows_of(schema, columns) == expected
+
+
+def test_only_a_bytearray_is_changed() -> None:
+    """Its seqs become ids in place, which saves a copy. Any other body may be stored once more, so it is left alone."""
+    body = packed(scalar(), {"seq": [1, 2]})
+    view = memoryview(bytearray(body))
+    ours = bytearray(body)
+    assert stored(scalar(), view, 2) == stored(scalar(), ours, 2) == stored(scalar(), body, 2)
+    assert bytes(view) == body == packed(scalar(), {"seq": [1, 2]})
+    assert ours != body
+
+
+def test_a_statement_stays_within_sqlites_limits() -> None:
+    """apsw keeps statements of less than 16 KiB prepared; SQLite binds at most 32,766 values."""
+    sql = insert_sql("step_rows", max(GROUPS))
+    assert len(sql) < 16_384
+    assert sql.count("?") == 9 * max(GROUPS) < 32_766

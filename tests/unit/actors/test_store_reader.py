@@ -74,7 +74,7 @@ def full(store: Store) -> Store:
     put(store, stream_no, "drop", DropRecord(14, 903, "step", "outbox_full", 5))
     put_steps(store, stream_no, range(15, 17), VECTOR, reward=2.0)
     store.begin()  # as if an earlier metric had been removed
-    store._connection.execute("INSERT INTO retention_rows VALUES (?, 'metric', 'max_bytes', 1, 1, 904, 1)", (stream_no,))
+    store._connection.execute("INSERT INTO retention_rows VALUES (1, 'metric', 'max_bytes', 1, 1, 904, 1)")
     store.commit()
     return store
 

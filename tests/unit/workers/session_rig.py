@@ -11,6 +11,7 @@ from runlane.config.names import JOURNAL_DIR, KINDS
 from runlane.config.settings import JournalSettings, Settings
 from runlane.transport.columns import decode_records, decode_steps, step_dtype
 from runlane.transport.endpoint import RoleLock, data_dir_of
+from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_reader import JournalReader
 from runlane.transport.messages import StreamInfo
 from runlane.transport.records import Record
@@ -31,16 +32,32 @@ class SessionRig:
     def __init__(self, settings: Settings, directory: Path) -> None:
         self.settings = settings
         self.endpoint = f"ipc://{directory / 'proxy.ipc'}"
-        self.lock = RoleLock(directory, "proxy")  # it lives: a session at its quota may hope for room
-        self.proxy = FakeProxy(settings, self.endpoint)
         self.sessions: list[WorkerSession] = []
+        self.is_reading = threading.Event()
+        self._heads: list[JournalHead] = []
+        self.start_proxy()
+
+    def start_proxy(self) -> None:
+        """A proxy process begins; what an earlier one heard is not known to it."""
+        # Its lock: it lives, and a session at its quota may hope for room.
+        self._lock = RoleLock(Path(self.endpoint.removeprefix("ipc://")).parent, "proxy")
+        self.proxy = FakeProxy(self.settings, self.endpoint)
         self._is_over = threading.Event()
+        self.is_reading.set()
         self._thread = threading.Thread(target=self._receive, name="fake-proxy")
         self._thread.start()
 
     def _receive(self) -> None:
         while not self._is_over.is_set():
-            self.proxy.turn()
+            if self.is_reading.wait(0.01):
+                self.proxy.turn()
+
+    def stop_proxy(self) -> None:
+        """It is gone at once."""
+        self._is_over.set()
+        self._thread.join()
+        self.proxy.close()
+        self._lock.release()
 
     def session(
         self, *, journal: JournalSettings | None = None, endpoint: str = "", is_left: bool = False, **changes: Any
@@ -67,16 +84,20 @@ class SessionRig:
         self.proxy.is_acking = True
         for session in self.sessions:
             session.close()
-        self._is_over.set()
-        self._thread.join()
-        self.proxy.close()
-        self.lock.release()
+        self.stop_proxy()
+        for head in self._heads:
+            head.close()
 
     # ---- what was recorded; by default by the first session ----
 
     def journal(self, stream: str = "") -> Path:
         """Where a stream's journal lies."""
         return data_dir_of(self.settings) / JOURNAL_DIR / (stream or self.sessions[0].info.stream)
+
+    def head(self, stream: str = "") -> JournalHead:
+        """The head of a stream's journal, as its reader sees it."""
+        self._heads.append(JournalHead.open(self.journal(stream)))
+        return self._heads[-1]
 
     def streams(self) -> list[str]:
         """Every stream that has a journal."""

@@ -97,7 +97,11 @@ def test_no_batch_holds_more_than_its_limit(rig: SessionRig) -> None:
 def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """By `batch_records`, whatever the kinds: before they are old, and long before they would fill a batch."""
     woken_at: list[int] = []
-    monkeypatch.setattr(Flusher, "wake", lambda _: woken_at.append(session.statistics()["records"]))
+
+    def wake(_: Flusher) -> None:
+        woken_at.append(session.statistics()["records"])
+
+    monkeypatch.setattr(Flusher, "wake", wake)
     session = rig.session(batch_records=10)
     for number in range(16):
         session.step(number, 1.0)
