@@ -4,15 +4,21 @@ A new hello always gets a new socket at a new endpoint, so echoes and batches me
 never meet its successor.
 """
 
-import zmq
-
 from runlane.actors.run_bus import RunBus, Subscriber
 from runlane.config.errors import WireError
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import ipc_endpoint, unlink_socket
 from runlane.transport.messages import ControlMessage, StreamInfo, StreamOpened
-from runlane.transport.sockets import Context, Socket, bind_xpub, bound_endpoint, receive_frames
-from runlane.transport.wire import decode_echo, encode_control, encode_delivery_prefix
+from runlane.transport.sockets import (
+    Context,
+    Socket,
+    bind_xpub,
+    bound_endpoint,
+    receive_frames,
+    send_control,
+    send_frames,
+)
+from runlane.transport.wire import decode_echo, encode_delivery_prefix
 
 _SUBSCRIBED = 1
 _UNSUBSCRIBED = 0
@@ -66,9 +72,7 @@ class Egress:
             if info is not None and not self._tell(entry.stream, info):
                 break
             prefix = encode_delivery_prefix(queue.next_number, entry.section_bits)
-            try:
-                self.socket.send_multipart([prefix, *entry.frames], zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            if not send_frames(self.socket, [prefix, *entry.frames]):
                 break
             queue.mark_sent()
             sent += 1
@@ -86,11 +90,7 @@ class Egress:
 
     def send_control(self, message: ControlMessage) -> bool:
         """Send a control message in the order of deliveries; False when the pipe is full."""
-        try:
-            self.socket.send(encode_control(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        return send_control(self.socket, message)
 
     def close(self) -> None:
         """Close the socket and remove its file. A last word already sent gets a moment to leave."""

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import zmq
-
 from runlane.actors.own_stream import OwnStream
 from runlane.actors.relay import Relay
 from runlane.config import log_ids
@@ -29,7 +27,7 @@ from runlane.transport.messages import (
     StreamRefused,
     StreamWelcome,
 )
-from runlane.transport.sockets import Context, Rejections, Socket, connect_dealer, receive_frames
+from runlane.transport.sockets import Context, Rejections, Socket, connect_dealer, receive_frames, send_frames
 from runlane.transport.stream_sender import StreamSender
 from runlane.transport.wire import Frame, decode_control, encode_control
 
@@ -145,11 +143,7 @@ class Forwarder:
                 own.sender.on_message(message, now_s)
 
     def _send(self, frames: Sequence[Frame]) -> bool:
-        try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        return send_frames(self.socket, frames)
 
     # ---- ends ----
 

@@ -29,7 +29,7 @@ from runlane.transport.sockets import (
     Socket,
     bind_router,
     poll_events,
-    receive_frames,
+    receive_batch,
     send_control,
 )
 from runlane.transport.wire import Frame, decode_control, decode_packed, is_control
@@ -161,7 +161,7 @@ class ProxyActor:
 
     def _read_worker(self) -> None:
         for _ in range(WORKER_BURST):
-            frames = receive_frames(self._worker_side)
+            frames = receive_batch(self._worker_side)
             if frames is None:
                 return
             try:
@@ -169,10 +169,10 @@ class ProxyActor:
             except WireError as error:
                 self.rejections.reject(error, "worker")
 
-    def _on_worker_frames(self, frames: list[bytes]) -> None:
+    def _on_worker_frames(self, frames: list[Frame]) -> None:
         if len(frames) != 2:
             raise WireError("frames", f"{len(frames)} from worker")
-        peer, frame = frames
+        peer, frame = bytes(frames[0]), frames[1]
         if is_control(frame):
             self._on_worker_control(peer, decode_control(frame))
         else:

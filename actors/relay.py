@@ -69,6 +69,7 @@ class Relay:
         self._lag_since_s: float | None = None
         self._next_alive_look_s = 0.0
         self._next_remove_s = 0.0
+        self._has_acked = False
 
     @property
     def info(self) -> StreamInfo:
@@ -113,6 +114,8 @@ class Relay:
         if self.sender.receiver and not self.is_refused:
             self._fill(now_s)
         self.sender.pump(now_s)
+        if self._has_acked and now_s >= self._next_remove_s:
+            self._remove_acked(now_s)
 
     def _fill(self, now_s: float) -> None:
         for _ in range(FILL_BURST):
@@ -195,13 +198,12 @@ class Relay:
         acked = self.window.oldest_seq - before
         if acked and isinstance(message, StreamAck):
             self.head.acked = self.window.oldest_seq - 1
-            self._remove_acked(now_s)
+            self._has_acked = True
         return acked
 
     def _remove_acked(self, now_s: float) -> None:
         """Delete segments whose every record is committed."""
-        if now_s < self._next_remove_s:
-            return
+        self._has_acked = False
         self._next_remove_s = now_s + REMOVE_S
         acked = self.head.acked
         numbers = segment_numbers(self.directory)

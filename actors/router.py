@@ -43,11 +43,12 @@ from runlane.transport.sockets import (
     Socket,
     bind_router,
     poll_events,
+    receive_batch,
     receive_frames,
     send_control,
     terminate,
 )
-from runlane.transport.wire import BatchHeader, check_bodies, decode_control, decode_header, is_control
+from runlane.transport.wire import BatchHeader, Frame, check_bodies, decode_control, decode_header, is_control
 
 INGRESS_BURST = 64
 CONTROL_BURST = 64
@@ -154,7 +155,7 @@ class RouterActor:
         for _ in range(INGRESS_BURST):
             if self.bus.is_blocked:
                 break
-            frames = receive_frames(self._ingress)
+            frames = receive_batch(self._ingress)
             if frames is None:
                 break
             try:
@@ -163,10 +164,10 @@ class RouterActor:
                 self.rejections.reject(error, "ingress")
         return moved
 
-    def _on_ingress(self, frames: list[bytes]) -> set[bytes]:
+    def _on_ingress(self, frames: list[Frame]) -> set[bytes]:
         if len(frames) < 2:
             raise WireError("frames", f"{len(frames)} at ingress")
-        peer, head = frames[0], frames[1]
+        peer, head = bytes(frames[0]), frames[1]
         if is_control(head):
             self._on_stream_control(peer, frames)
             return set()
@@ -175,7 +176,7 @@ class RouterActor:
         check_bodies(header, [len(body) for body in bodies])
         return self._on_batch(peer, header, head, bodies)
 
-    def _on_batch(self, peer: bytes, header: BatchHeader, head: bytes, bodies: Sequence[bytes]) -> set[bytes]:
+    def _on_batch(self, peer: bytes, header: BatchHeader, head: Frame, bodies: Sequence[Frame]) -> set[bytes]:
         stream = self.bus.streams.get(header.stream)
         if stream is None or stream.peer != peer:
             send_control(self._ingress, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
@@ -191,7 +192,7 @@ class RouterActor:
         # A batch we had already: its ack was lost on the way, or will come in its turn.
         return {header.stream}
 
-    def _on_stream_control(self, peer: bytes, frames: list[bytes]) -> None:
+    def _on_stream_control(self, peer: bytes, frames: list[Frame]) -> None:
         if len(frames) != 2:
             raise WireError("frames", f"{len(frames)} in a control message at ingress")
         message = decode_control(frames[1])

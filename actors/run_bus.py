@@ -38,7 +38,7 @@ class Subscriber:
     @property
     def is_block(self) -> bool:
         """Whether it loses nothing and its echo is an ack."""
-        return self.queue.policy.overflow == "block"
+        return self.queue.is_block
 
 
 @dataclass(slots=True)
@@ -129,15 +129,14 @@ class RunBus:
         return verdict, overflowed
 
     def _offer(self, subscriber: Subscriber, header: BatchHeader, head: Frame, bodies: Sequence[Frame]) -> int:
-        wanted = [index for index, section in enumerate(header.sections) if section.kind in subscriber.kinds]
-        if subscriber.queue.policy.overflow == "latest":
-            entries = [_entry(header, head, bodies, [index]) for index in wanted]
-        elif wanted or subscriber.is_block:
+        kinds, queue = subscriber.kinds, subscriber.queue
+        wanted = [index for index, section in enumerate(header.sections) if section.kind in kinds]
+        if queue.is_latest:
+            return sum(queue.offer(_entry(header, head, bodies, [index])) for index in wanted)
+        if wanted or queue.is_block:
             # A block subscriber gets even an empty delivery: its echo is what moves the ack past this batch.
-            entries = [_entry(header, head, bodies, wanted)]
-        else:
-            entries = []
-        return sum(subscriber.queue.offer(entry) for entry in entries)
+            return queue.offer(_entry(header, head, bodies, wanted))
+        return 0
 
     @property
     def is_blocked(self) -> bool:
@@ -190,12 +189,19 @@ class RunBus:
 
 
 def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int]) -> Entry:
-    frames = [head, *(bodies[index] for index in wanted)]
+    if len(wanted) == len(bodies):  # all of it, as most subscribers get it
+        frames = [head, *bodies]
+        records = header.records
+        section_bits = (1 << len(bodies)) - 1
+    else:
+        frames = [head, *[bodies[index] for index in wanted]]
+        records = sum(header.sections[index].records for index in wanted)
+        section_bits = sum(1 << index for index in wanted)
     return Entry(
         stream=header.stream,
         last_seq=header.last_seq,
-        records=sum(header.sections[index].records for index in wanted),
-        section_bits=sum(1 << index for index in wanted),
+        records=records,
+        section_bits=section_bits,
         frames=frames,
         size_bytes=sum(map(len, frames)),
         key=(header.stream, header.sections[wanted[0]].kind if wanted else 0),

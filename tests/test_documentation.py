@@ -473,7 +473,8 @@ def test_the_reader_in_the_page_finds_the_records_of_its_example(tmp_path: Path)
     exec(compile(program, "journal-layout", "exec"), names_of)  # noqa: S102  the page's own text
     segment = journal_layout.segment_path(directory, said["segment"]["number"])
     found = list(names_of["records"](segment))
-    place, listed = journal_layout.SEGMENT_HEADER_BYTES, []
+    place = journal_layout.SEGMENT_HEADER_BYTES
+    listed: list[dict[str, int]] = []
     for kind, schema, seq, payload in found:
         length = journal_layout.RECORD_HEADER_BYTES + len(payload)
         listed.append({"offset": place, "length": length, "kind": kind, "schema": schema, "seq": seq})

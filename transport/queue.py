@@ -73,7 +73,9 @@ class SubscriberQueue:
         self.peak = 0
         self.in_flight_records = 0
         self.accounts: dict[bytes, Account] = {}
-        self._is_latest = policy.overflow == "latest"
+        self.is_block = policy.overflow == "block"
+        self.is_latest = policy.overflow == "latest"
+        self._max_records = policy.max_records
         self._waiting: deque[Entry] = deque()
         self._newest: dict[tuple[bytes, int], Entry] = {}
         self._under_way: deque[tuple[int, Entry]] = deque()
@@ -88,7 +90,7 @@ class SubscriberQueue:
         """
         account = self.account(entry.stream)
         account.published += entry.records
-        dropped = self._replace(entry) if self._is_latest else self._enqueue(entry)
+        dropped = self._replace(entry) if self.is_latest else self._enqueue(entry)
         self.peak = max(self.peak, self.depth)
         return dropped
 
@@ -100,18 +102,19 @@ class SubscriberQueue:
 
     def _enqueue(self, entry: Entry) -> int:
         dropped = 0
-        if self.policy.overflow == "drop_newest" and not self._has_room_for(entry):
-            self._hold(entry)
-            return self._drop(entry, "drop_newest")
-        while self.policy.overflow == "drop_oldest" and self._waiting and not self._has_room_for(entry):
-            dropped += self._drop(self._waiting.popleft(), "drop_oldest")
+        if not self.is_block:
+            if self.policy.overflow == "drop_newest" and not self._has_room_for(entry):
+                self._hold(entry)
+                return self._drop(entry, "drop_newest")
+            while self.policy.overflow == "drop_oldest" and self._waiting and not self._has_room_for(entry):
+                dropped += self._drop(self._waiting.popleft(), "drop_oldest")
         self._waiting.append(entry)
         self._hold(entry)
         return dropped
 
     def _has_room_for(self, entry: Entry) -> bool:
         fits = not self._waiting or self.size_bytes + entry.size_bytes <= MAX_QUEUE_BYTES
-        return fits and self.depth + entry.records <= self.policy.max_records
+        return fits and self.depth + entry.records <= self._max_records
 
     def _hold(self, entry: Entry) -> None:
         self.depth += entry.records
@@ -134,9 +137,9 @@ class SubscriberQueue:
 
         Entries count, too: one that a filter left empty has no records, and still waits in memory.
         """
-        return self.policy.overflow == "block" and (
-            self.depth + MAX_BATCH_RECORDS > self.policy.max_records
-            or len(self._waiting) >= self.policy.max_records
+        return self.is_block and (
+            self.depth + MAX_BATCH_RECORDS > self._max_records
+            or len(self._waiting) >= self._max_records
             or self.size_bytes >= MAX_QUEUE_BYTES
         )
 
@@ -145,11 +148,11 @@ class SubscriberQueue:
     @property
     def can_send(self) -> bool:
         """Whether something waits and the window has room."""
-        return len(self._under_way) < self.window and bool(self._newest if self._is_latest else self._waiting)
+        return len(self._under_way) < self.window and bool(self._newest if self.is_latest else self._waiting)
 
     def peek(self) -> Entry:
         """The entry to send next; only while `can_send`."""
-        return next(iter(self._newest.values())) if self._is_latest else self._waiting[0]
+        return next(iter(self._newest.values())) if self.is_latest else self._waiting[0]
 
     @property
     def next_number(self) -> int:
@@ -159,7 +162,7 @@ class SubscriberQueue:
     def mark_sent(self) -> None:
         """The socket took the entry that `peek` returned, under `next_number`."""
         entry = self.peek()
-        if self._is_latest:
+        if self.is_latest:
             del self._newest[entry.key]
         else:
             self._waiting.popleft()
@@ -231,7 +234,7 @@ class SubscriberQueue:
                 dropped[reason] = dropped.get(reason, 0) + records
         return QueueStatistics(
             overflow=self.policy.overflow,
-            max_queue=0 if self._is_latest else self.policy.max_records,
+            max_queue=0 if self.is_latest else self.policy.max_records,
             depth=self.depth,
             in_flight=self.in_flight_records,
             peak=self.peak,

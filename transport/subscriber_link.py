@@ -38,10 +38,11 @@ from runlane.transport.sockets import (
     connect_dealer,
     connect_xsub,
     poll_events,
+    receive_batch,
     receive_frames,
     send_control,
 )
-from runlane.transport.wire import Delivery, decode_control, decode_delivery, encode_echo, is_control
+from runlane.transport.wire import Delivery, Frame, decode_control, decode_delivery, encode_echo, is_control
 
 HELLO_RETRY_S = 0.1
 LEASE_S = 0.5
@@ -173,7 +174,7 @@ class SubscriberLink:
     def receive(self) -> Delivery | None:
         """The next delivery that is there already, or None. Announcements are taken in on the way."""
         while self._data is not None:
-            frames = receive_frames(self._data)
+            frames = receive_batch(self._data)
             if frames is None:
                 return None
             try:
@@ -186,7 +187,7 @@ class SubscriberLink:
                 log_event(log_ids.WIRE_REJECTED, place=self.name, reason=error.reason, count=count)
         return None
 
-    def _on_announcement(self, frame: bytes) -> None:
+    def _on_announcement(self, frame: Frame) -> None:
         message = decode_control(frame)
         if isinstance(message, StreamOpened):
             self.streams[bytes.fromhex(message.info.stream)] = message.info

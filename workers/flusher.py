@@ -8,7 +8,6 @@ the next segment ahead of its time, and at the end watches the acks up to the de
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
@@ -22,7 +21,7 @@ from runlane.transport.endpoint import is_endpoint_alive, is_role_alive
 from runlane.transport.journal_reader import JournalReader
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamBye, StreamHello
-from runlane.transport.sockets import Context, Socket, connect_dealer, receive_frames
+from runlane.transport.sockets import Context, Socket, connect_dealer, receive_frames, send_frames
 from runlane.transport.wire import encode_control, encode_packed
 from runlane.workers.journal_writer import JournalWriter
 
@@ -126,7 +125,7 @@ class Flusher:
     def _is_over(self, socket: Socket, deadline_s: float) -> bool:
         if self._journal.acked_seq < self._journal.seq:
             return time.monotonic() > deadline_s
-        _send(socket, [encode_control(StreamBye(stream=self._journal.info.stream))])
+        send_frames(socket, [encode_control(StreamBye(stream=self._journal.info.stream))])
         return True
 
     def _flush(self, socket: Socket) -> None:
@@ -146,7 +145,7 @@ class Flusher:
         if is_new and seq - head.acked <= MAX_BEHIND_BATCHES * self._journal.wake_every:
             batches = self._batches(seq)
             if batches:
-                _send(socket, [encode_packed([batch.frames for batch in batches])])
+                send_frames(socket, [encode_packed([batch.frames for batch in batches])])
 
     def _hello(self, socket: Socket, now_s: float) -> None:
         info = self._journal.info  # read once: the session may announce a schema at any moment
@@ -156,7 +155,7 @@ class Flusher:
             sent_seq=self._journal.seq,
             journal=str(self._journal.directory),
         )
-        if _send(socket, [encode_control(hello)]):
+        if send_frames(socket, [encode_control(hello)]):
             self._told_schemas = len(info.schemas)
         self._next_hello_s = now_s + HELLO_S
 
@@ -191,11 +190,3 @@ def _newest(directory: Path) -> JournalReader:
     reader = JournalReader(directory)
     reader.seek_newest()
     return reader
-
-
-def _send(socket: Socket, frames: Sequence[bytes]) -> bool:
-    try:
-        socket.send_multipart(frames, zmq.NOBLOCK)
-    except zmq.Again:
-        return False
-    return True

@@ -369,11 +369,13 @@ class WorkerSession(StreamWriter):
         duration_s = (now_ns - tracker.started_ns) / 1e9 if tracker.started_ns else 0.0
         episode, length, total = tracker.episode, tracker.step, float(tracker.episode_return)
         tracker.begin_next()
-        self._journal.stop_offset = -1  # the first step of an episode notes when it was: it takes the longer way
-        self._append(
-            "episode",
-            lambda seq: EpisodeRecord(seq, now_ns, env_index, episode, total, length, outcome, duration_s, info),
-        )
+        try:
+            self._append(
+                "episode",
+                lambda seq: EpisodeRecord(seq, now_ns, env_index, episode, total, length, outcome, duration_s, info),
+            )
+        finally:
+            self._journal.stop_offset = -1  # an episode's first step notes when it was: it takes the longer way
 
     def _end_vector_episode(self, vector: VectorTracker, index: int, outcome: Outcome) -> None:
         running = EpisodeTracker(

@@ -8,6 +8,7 @@ fork-exit  a forked child records and ends like `exit`; its parent records on, w
 fork-kill  a forked child records and ends like `kill`; likewise
 linger     like `kill`, and a forked child that records nothing lives on, with all its parent had open
 threads    SIGKILL to itself while several threads record, each of which counts in a file of its own what returned
+attach     many forked children attach, each killed a little later: before, in and after `attach()`
 large      SIGKILL from another process while a call writes a row of 4 MB: each time a little later in that call,
            from its beginning to a little after its end
 """
@@ -32,6 +33,8 @@ from runlane.workers import WorkerSession
 
 CALLS = 777
 THREADS = 4
+ATTACHES = 80
+ATTACH_S = 0.04  # `attach()` and the first records take less
 MARKS = ".marks"
 RELEASE = "release"
 LARGE_FLOATS = 1 << 20
@@ -101,6 +104,22 @@ def die_among_threads(recorder: Recorder, directory: Path) -> None:
     end("kill")
 
 
+def die_while_attaching(directory: Path) -> None:
+    """The parent has no session; its imports make its children quick."""
+    for number in range(ATTACHES):
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(write_end, b"x")
+            record(start_recorder(directory), calls_of(f"child {number}"), 1_000_000)
+        os.read(read_end, 1)
+        time.sleep(number * ATTACH_S / ATTACHES)  # which moment: the subject of the test
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read_end)
+        os.close(write_end)
+
+
 def die_in_a_large_row(directory: Path, incarnation: int) -> None:
     """The killer is forked first of all, and told by a pipe when the call begins."""
     read_end, write_end = os.pipe()
@@ -127,6 +146,9 @@ def main(directory: Path, how: str) -> None:
     """Attach, record, end."""
     incarnation = len(list(directory.glob(f"*{SUFFIX}")))
     if how == "large" and incarnation >= LARGE_KILLS:
+        return
+    if how == "attach":
+        die_while_attaching(directory)
         return
     if how == "large":
         die_in_a_large_row(directory, incarnation)

@@ -110,6 +110,31 @@ def test_a_killed_worker_whose_child_lives_on_keeps_every_record(short_dir: Path
         assert arena.left_in_journals() == []
 
 
+@pytest.mark.xfail(reason="journals half made are called damaged at every recovery, and kept")
+def test_workers_that_are_killed_while_they_attach_leave_nothing_behind(short_dir: Path) -> None:
+    """No journal that is half made stays for ever, and none is called damaged."""
+    with Arena(short_dir / "a", sudden_worker(short_dir / "a", "attach"), "temporary") as arena:
+        arena.up()
+        arena.until(lambda: returned(arena), "the first one has recorded", 30)
+        arena.until(lambda: not arena.is_up("proxy"), "their proxy has drained and ended", 60)
+        arena.stop()
+        assert arena.run("recover") == 0, arena.circumstances()
+        assert_exact(arena.judge())
+        assert arena.left_in_journals() == []
+
+
+@pytest.mark.xfail(reason="`runlane recover` starts the graph with its workers", strict=True)
+def test_a_recovery_starts_no_worker(short_dir: Path) -> None:
+    """The settings declare one, but who asks for a recovery does not ask for another training."""
+    with Arena(short_dir / "a", oracle_worker(short_dir / "a")) as arena:
+        arena.up()
+        arena.until_recording()
+        arena.herd.sweep()
+        assert arena.run("recover") == 0
+        assert_exact(arena.judge())
+        assert "name=oracle" not in (arena.data / "logs" / "supervisor.log").read_text()
+
+
 def test_a_kill_among_threads_that_record_keeps_every_record(short_dir: Path) -> None:
     """Whatever thread made it: what returned is there once, and its seqs have no hole."""
     with Arena(short_dir / "a", sudden_worker(short_dir / "a", "threads"), "temporary") as arena:

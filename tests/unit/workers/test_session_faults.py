@@ -326,6 +326,21 @@ def test_an_episode_is_right_though_some_of_its_steps_were_dropped(rig: SessionR
     assert ended == [(steps + 1, steps + 1.0)] * (3 if is_vector else 1)
 
 
+def test_a_dropped_step_of_a_new_shape_counts_in_its_episode(rig: SessionRig) -> None:
+    """A row whose announcement finds no room is lost like any other: counted, and the episode is right."""
+    env = Env(rig, is_vector=False)
+    steps = env.fill(rig)
+    dropped = env.session.dropped["step"]
+    for size in range(1, 4):
+        env.session.step([0.5] * size * 3_000, 1.0)
+    assert env.session.dropped["step"] == dropped + 3
+    env.make_room(rig)
+    env.step(is_last=True)
+    assert env.session.close() is True
+    ended = [(record.length, record.episode_return) for record in rig.records(EpisodeRecord)]
+    assert ended == [(steps + 4, steps + 4.0)]
+
+
 @pytest.mark.parametrize("is_vector", [False, True])
 def test_an_episode_whose_end_was_dropped_is_over(rig: SessionRig, is_vector: bool) -> None:
     """The next one is not added to it, in any environment; the lost record is counted."""
