@@ -22,6 +22,7 @@ _NOT_INHERITED = (
     names.ENV_WORKER_NAME,
     names.ENV_PROXY,
     names.ENV_COMMAND,
+    names.ENV_RESUMED,
     names.ENV_LIFELINE,
     names.ENV_PARENT,
     names.ENV_CHILD,

@@ -58,6 +58,7 @@ class Forwarder:
         self.rejections = Rejections({})
         self.records_acked = 0
         self.damaged: list[str] = []
+        self.unreadable: set[Path] = set()
         self.is_exit_known = False
         self.is_exit_told = False
         self._own: dict[tuple[str, str], OwnStream] = {}
@@ -97,6 +98,7 @@ class Forwarder:
             self._retry_at_s[directory] = now_s + DAMAGED_RETRY_S
             log_event(log_ids.JOURNAL_DAMAGED, journal=directory, error=str(error))
             self.damaged.append(str(error))
+            self.unreadable.add(directory)
             return None
         self._retry_at_s.pop(directory, None)
         self.relays[bytes.fromhex(relay.info.stream)] = relay

@@ -74,9 +74,13 @@ def mend_head(directory: Path) -> None:
                     header = decode_segment_header(file.read(SEGMENT_HEADER_BYTES))
             except (JournalError, OSError):
                 continue
+            if not header.first_seq:
+                continue
             with contextlib.suppress(FileNotFoundError):
                 (directory / HEAD_FILE).rename(directory / f"{HEAD_FILE}.damaged")
-            JournalHead.make(directory, header.stream, 0).close()
+            head = JournalHead.make(directory, header.stream, 0)
+            head.acked = max(0, header.first_seq - 1)  # older segments are deleted only when they are acked
+            head.close()
             return
 
 

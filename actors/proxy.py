@@ -94,10 +94,20 @@ class ProxyActor:
         self._poller = zmq.Poller()
         self._poller.register(self._router_side, zmq.POLLIN)
         self._poller.register(self._worker_side, zmq.POLLIN)
+        self._adopt()
+
+    def _adopt(self) -> bool:
+        """Take up journals of our worker that nobody drains; returns whether there were any.
+
+        Our predecessor had them, or the worker died before it could say hello.
+        """
+        is_any = False
         for directory, info in orphan_journals(self.settings):
             if (info.worker, info.run) == (self.worker, self.run) and self._forwarder.open(directory) is not None:
+                is_any = True
                 self._seen[info.run, info.worker] = info.run_name
                 log_event(log_ids.JOURNAL_ADOPTED, stream=info.stream, worker=info.worker)
+        return is_any
 
     def do_work(self, timeout_s: float) -> None:
         """One turn: what the worker sent, what the router answered, what is due to go out."""
@@ -239,7 +249,8 @@ class ProxyActor:
         """After the worker's exit: drain every journal of it, record the exit, be finished."""
         if not self._is_over or self._is_finished:
             return
-        if not self._forwarder.is_exit_told and all(relay.is_done for relay in self._forwarder.relays.values()):
+        is_told = self._forwarder.is_exit_told
+        if not is_told and all(relay.is_done for relay in self._forwarder.relays.values()) and not self._adopt():
             self._forwarder.is_exit_told = True
             if self._exit_code is not None:
                 for (run, worker), run_name in (self._seen or {(self.run, self.worker): self.run_name}).items():

@@ -74,21 +74,24 @@ class RecoveryActor:
 
     def _scan(self, now_s: float) -> None:
         self._next_scan_s = now_s + SCAN_S
-        if self._sources is None:
-            found = orphan_directories(journals_dir(self.settings))
-        else:
-            found, self._sources = list(self._sources), []
+        is_own = self._sources is not None
+        found = list(self._sources or ()) if is_own else orphan_directories(journals_dir(self.settings))
+        opened: set[Path] = set()
         for directory in found:
             mend_head(directory)
             relay = self._forwarder.open(directory)
             if relay is not None:
+                opened.add(directory)
                 log_event(log_ids.JOURNAL_ADOPTED, stream=relay.info.stream, worker=relay.info.worker)
+        if is_own:  # what somebody else holds is tried again, until it is gone or free
+            done = opened | self._forwarder.unreadable
+            self._sources = [path for path in found if path not in done and path.exists()]
 
     def _look_if_finished(self, now_s: float) -> None:
         if not self._forwarder.is_idle or not self._forwarder.say_bye():
             self._idle_since_s = None
         elif self._sources is not None:
-            self._is_finished = True
+            self._is_finished = not self._sources
         else:
             self._idle_since_s = now_s if self._idle_since_s is None else self._idle_since_s
             self._is_finished = now_s - self._idle_since_s > IDLE_S
@@ -135,4 +138,5 @@ def journal_of_segment(path: Path, parent: Path) -> Path:
     directory = Path(tempfile.mkdtemp(dir=parent)) / header.stream.hex()
     directory.mkdir()
     segment_path(directory, header.number).write_bytes(data)
+    mend_head(directory)
     return directory

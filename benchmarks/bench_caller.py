@@ -4,8 +4,8 @@ The whole graph runs meanwhile, journal included. Steps come in bursts, and the 
 is committed, so the figure is the cost of the call and not the speed of the database. In the same table: what else
 people record with, each in a process of its own, each burst between two bursts of the reference.
 
-Bars: `step()` at most 8 times the reference (aim 5), its p99 at most 10 times its median. `--strict` makes a missed
-bar exit code 1.
+Bars: `step()` at most 8 times the reference (aim 5), its p99 at most 10 times its median. No verdict where other
+programs keep the cores busy. `--strict` makes anything but bars that are met exit code 1.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from caller_cases import CASES, NOT_INSTALLED
-from measuring import CLOCKS, Machine, Series, percentile, print_table
+from measuring import CLOCKS, Machine, Series, percentile, print_table, verdict
 
 HERE = Path(__file__).parent
 BAR_RATIO, AIM_RATIO, BAR_TAIL = 8.0, 5.0, 10.0
@@ -57,7 +57,7 @@ def table_row(key: str, series: Series | None) -> list[str]:
     return [*row, f"{p50:.3f}", f"{p99:.3f}", f"{p99 / p50:.1f}"]
 
 
-def figures_of(found: dict[str, Series | None]) -> dict[str, float | bool | None]:
+def figures_of(found: dict[str, Series | None], *, is_quiet: bool) -> dict[str, float | bool | None]:
     """The closing line. What is not installed is null."""
     step = found["step"]
     assert step is not None
@@ -67,7 +67,7 @@ def figures_of(found: dict[str, Series | None]) -> dict[str, float | bool | None
         "caller_p50_us": round(p50, 3),
         "caller_p99_us": round(p99, 3),
         "caller_p99_over_p50": round(p99 / p50, 2),
-        "caller_is_within_bars": step.ratio <= BAR_RATIO and p99 <= BAR_TAIL * p50,
+        "caller_is_within_bars": (step.ratio <= BAR_RATIO and p99 <= BAR_TAIL * p50) if is_quiet else None,
     }
     for key, series in found.items():
         figures[f"{key}_us"] = None if series is None else round(series.median, 3)
@@ -105,15 +105,18 @@ def main() -> None:
             found |= answer
     headings = [f"per step, µs ({chosen.clock})", "median", "min", "max", "of reference", "p50", "p99", "p99/p50"]
     print_table(headings, [table_row(key, series) for key, series in found.items()])
-    figures = figures_of(found)
+    figures = figures_of(found, is_quiet=machine.is_quiet)
     for key, words in (("empty_wrapper", "an empty wrapper"), ("wrap", "wrap(env)")):
         if figures[f"{key}_added_us"] is not None:
             print(f"{words} adds {figures[f'{key}_added_us']:.2f} µs to env.step")
     print(f"bars: ratio {figures['caller_ratio']} of at most {BAR_RATIO:g} (aim {AIM_RATIO:g}),", end=" ")
-    print(f"p99/p50 {figures['caller_p99_over_p50']} of at most {BAR_TAIL:g}")
+    is_met = figures["caller_is_within_bars"]
+    print(
+        f"p99/p50 {figures['caller_p99_over_p50']} of at most {BAR_TAIL:g}: {verdict(None if is_met is None else bool(is_met))}"
+    )
     print(machine.line())
     print(json.dumps({**figures, "clock": chosen.clock, **machine.figures()}))
-    if chosen.strict and not figures["caller_is_within_bars"]:
+    if chosen.strict and not is_met:
         sys.exit(1)
 
 

@@ -38,6 +38,15 @@ class Series:
         return statistics.median(self.ratios)
 
 
+MAX_OTHERS_CORES = 0.2
+NO_VERDICT = "no verdict beside so much other work"
+
+
+def verdict(is_met: bool | None) -> str:
+    """Of a bar; None where the machine was not quiet."""
+    return NO_VERDICT if is_met is None else "met" if is_met else "missed"
+
+
 def timed(loop: Callable[[int], object], clock: str) -> Burst:
     """A burst of a loop that makes so many steps."""
     now_s = CLOCKS[clock]
@@ -63,7 +72,7 @@ def interleave(
     steps: int,
     settle: Callable[[], object],
     reference: Burst,
-    reference_steps: int = 20_000,
+    reference_steps: int = 100_000,  # long enough to be interrupted as often as what it stands beside
 ) -> dict[str, Series]:
     """Run every case in turn, `bursts` times, each between two bursts of the reference; `settle` comes before each.
 
@@ -125,6 +134,11 @@ class Machine:
         """Cores that other programs kept busy meanwhile; 0 on a machine of one's own."""
         others_s = (_busy_s() - self._busy_s) - (_own_s() - self._own_s)
         return max(0.0, others_s / (time.monotonic() - self._started_s))
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a verdict on a bar means anything."""
+        return self.others_cores <= MAX_OTHERS_CORES
 
     def figures(self) -> dict[str, float]:
         """Load average over a minute, before and now, the second with the benchmark's own; and `others_cores`."""

@@ -87,7 +87,7 @@ class FakeJournal:
         self.seq += 1
         self._put(encode_record(KIND_NUMBER[kind], 0, self.seq, payload))
 
-    def tear(self, count: int = 17) -> None:
+    def tear(self, count: int = 10) -> None:
         """Begin another record, and be killed after `count` bytes of it."""
         os.pwrite(self._fd, encode_record(STEP, 0, self.seq + 1, b"")[:count], self._offset)
 

@@ -271,9 +271,12 @@ class JournalReader:
         """No whole record is here: the end of what a dead writer wrote, or damage."""
         path = self._path(self._number)
         if self._published >= self.next_seq:
-            raise JournalDamageError(path, self.next_seq, self._published, problem)
-        if self._find(self.next_seq + 1) >= 0:
-            raise JournalDamageError(path, self.next_seq, self._published, problem)
+            found = self._find(self.next_seq + 1) if self._is_final else -1
+            last_seq = self._last_whole(found) if found >= 0 else 0
+            raise JournalDamageError(path, self.next_seq, max(last_seq, self._published), problem)
+        found = self._find(self.next_seq + 1)
+        if found >= 0:
+            raise JournalDamageError(path, self.next_seq, self._last_whole(found), problem)
         later = [number for number in self._numbers() if number > self._number and self._first_seq(number)]
         if later:
             last_seq = self._first_seq(later[-1])
@@ -295,6 +298,18 @@ class JournalReader:
                     return start
             at = self._map.find(pattern, at + 1)
         return -1
+
+    def _last_whole(self, offset: int) -> int:
+        """Seq of the last of the whole records that follow each other from here in this segment."""
+        last_seq = 0
+        while offset + RECORD_HEADER_BYTES <= len(self._view):
+            _, length, kind, _, seq = RECORD_HEADER.unpack_from(self._view, offset)
+            is_possible = RECORD_HEADER_BYTES <= length <= len(self._view) - offset
+            if not is_possible or not record_check(self._view, offset, length):
+                break
+            last_seq = seq if 0 < kind <= len(KINDS) else last_seq
+            offset += length
+        return last_seq
 
     # ---- files
 

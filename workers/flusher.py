@@ -52,8 +52,8 @@ class Flusher:
         self._next_look_s = 0.0
         self._alone_since_s: float | None = None
         self._ended = threading.Event()
-        # Held while there is nothing to do. A lock, not a pipe: writing into one lets other threads run in the middle of
-        # a turn, where they can only wait (in a tight loop for seconds); and its number may be another file's later on.
+        # Held while there is nothing to do. A lock, not a pipe: writing into one lets other threads run in the middle
+        # of a turn, where they can only wait (in a tight loop for seconds); and a pipe's number may be another's later.
         self._idle = threading.Lock()
         self._idle.acquire()
         self._thread = threading.Thread(target=self._run, name=f"runlane-flusher-{journal.info.worker}", daemon=True)

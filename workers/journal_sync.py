@@ -17,6 +17,7 @@ class JournalSync:
         self._journal = journal
         self._interval_s = interval_s
         self._synced_seq = 0
+        self._named_number = 0
         self._has_failed = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"runlane-sync-{journal.info.worker}", daemon=True)
@@ -43,8 +44,21 @@ class JournalSync:
             journal.retired.popleft().close()
         seq, segment_now = journal.seq, journal.segment
         if segment_now is not None and seq != self._synced_seq:
+            if segment_now.number != self._named_number:
+                self._sync_names()
+                self._named_number = segment_now.number
             self._sync(segment_now.fd)
             self._synced_seq = seq
+
+    def _sync_names(self) -> None:
+        """A new file lasts only when its directory does, and that one's own name."""
+        for directory in (self._journal.directory, self._journal.directory.parent):
+            try:
+                fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:  # the reader has removed it all
+                return
+            self._sync(fd)
+            os.close(fd)
 
     def _sync(self, fd: int) -> None:
         if not self._interval_s:

@@ -74,6 +74,7 @@ class StreamWriter:
         """
         if _is_inside(self):
             self.dropped[kind] += 1
+            self._untold[kind] = (self._untold.get(kind, (0, ""))[0] + 1, "reentrant")
             self._fault(kind, RuntimeError("recorded inside another call of the session, as by a signal handler"))
             return True
         time.sleep(TURN_S)

@@ -194,7 +194,7 @@ def _run_foreground(
 ) -> int:
     """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != names.ENV_RESUMED},
         **settings_variables,
         names.ENV_RUN: started.run,
         names.ENV_RUN_NAME: run_name,

@@ -16,6 +16,7 @@ from runlane.transport.endpoint import database_of, is_role_alive
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_layout import READER_ROLE, SEGMENT_SUFFIX
+from runlane.transport.log import configure_log
 
 WORK_S = 0.1
 # Without any progress for so long something is wrong with the graph; what is left stays in the journals.
@@ -27,6 +28,7 @@ def recover(settings: Settings, settings_arguments: list[str], path: Path | None
 
     Uses the graph that is running, or starts one meanwhile. Raises `JournalError` when `path` is no journal.
     """
+    configure_log("recover", "CRITICAL")  # what is wrong is told below, once
     with tempfile.TemporaryDirectory(prefix="runlane-recover-") as scratch:
         sources = find_journals(path or journals_dir(settings), Path(scratch))
         ready = [source for source in sources if _is_ready(source)]
