@@ -294,21 +294,20 @@ class JournalWriter:
             raise JournalFullError("disk_full", f"{self.directory}: {error.strerror or error}") from None
 
     def _make_files(self, wanted: int) -> None:
-        stream = bytes.fromhex(self.info.stream)
         if self.head is None:
-            self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if free_bytes(self.directory.parent) - wanted < self._settings.min_free_bytes:
-            raise OSError(errno.ENOSPC, "less free space than journal.min_free_bytes")
-        if self.head is None:
-            self.directory.mkdir(mode=0o700, exist_ok=True)
-            try:
-                self.head = JournalHead.make(self.directory, stream, self.info.started_ns)
-            except OSError:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            if free_bytes(self.directory) - wanted < self._settings.min_free_bytes:
+                raise OSError(errno.ENOSPC, "less free space than journal.min_free_bytes")
+            if self.head is None:
+                self.head = JournalHead.make(self.directory, bytes.fromhex(self.info.stream), self.info.started_ns)
+        except OSError:
+            if self.head is None:  # leave nothing half made
                 with contextlib.suppress(OSError):
                     self.directory.rmdir()
-                raise
+            raise
         segment_path(self.directory, self._next_number).unlink(missing_ok=True)  # of an attempt that failed
-        self.spare = Segment(self.directory, stream, self._next_number, wanted)
+        self.spare = Segment(self.directory, bytes.fromhex(self.info.stream), self._next_number, wanted)
 
     @property
     def acked_seq(self) -> int:
