@@ -152,6 +152,9 @@ class Relay:
         try:
             if self._reader.next_seq != next_seq:
                 self._reader.seek(next_seq)
+                if next_seq < self._reader.next_seq <= self.head.acked + 1:
+                    self._begin_anew()
+                    return None
                 if self._reader.next_seq > next_seq:
                     problem = f"the journal begins with seq {self._reader.next_seq}"
                     raise JournalDamageError(self.directory, next_seq, self._reader.next_seq - 1, problem)
@@ -172,6 +175,11 @@ class Relay:
                 log_event(log_ids.JOURNAL_TORN, stream=self.info.stream, seq=self._reader.next_seq)
         return batch
 
+    def _begin_anew(self) -> None:
+        """The router wants what is committed and deleted: it heard a hello from before that ack."""
+        self.window.reset(self.head.acked + 1)
+        self.sender.begin_anew()
+
     def _on_damage(self, damage: JournalDamageError) -> None:
         self.damage = damage
         self._is_read = True
@@ -191,7 +199,7 @@ class Relay:
             if not self.window.base_seq < expected <= self.window.last_seq + 1:
                 # It has more than our journal's acks say, or is new and needs what only the journal still has.
                 self.window.reset(expected)
-                self._is_read = False
+                self._is_read, self.damage = False, None
         if self.sender.on_message(message, now_s):
             records = self.window.last_seq - self.window.sent_seq
             log_event(log_ids.PROXY_REWOUND, stream=self.info.stream, records=records)

@@ -111,9 +111,8 @@ def main() -> None:
             print(f"{words} adds {figures[f'{key}_added_us']:.2f} µs to env.step")
     print(f"bars: ratio {figures['caller_ratio']} of at most {BAR_RATIO:g} (aim {AIM_RATIO:g}),", end=" ")
     is_met = figures["caller_is_within_bars"]
-    print(
-        f"p99/p50 {figures['caller_p99_over_p50']} of at most {BAR_TAIL:g}: {verdict(None if is_met is None else bool(is_met))}"
-    )
+    words = verdict(None if is_met is None else bool(is_met))
+    print(f"p99/p50 {figures['caller_p99_over_p50']} of at most {BAR_TAIL:g}: {words}")
     print(machine.line())
     print(json.dumps({**figures, "clock": chosen.clock, **machine.figures()}))
     if chosen.strict and not is_met:

@@ -99,9 +99,8 @@ def main() -> None:
     ratios = found["ratio"]
     ratio = statistics.median(ratios)
     is_met = ratio >= BAR_RATIO if machine.is_quiet else None
-    print(
-        f"bar: ratio {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of {BAR_RATIO} (aim {AIM_RATIO}): {verdict(is_met)}"
-    )
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    print(f"bar: ratio {ratio:.3f} ({spread}) of {BAR_RATIO} (aim {AIM_RATIO}): {verdict(is_met)}")
     print(machine.line())
     figures: dict[str, float | bool | None] = {
         "durable_ratio": round(ratio, 4),

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import tomllib
-from itertools import compress, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -40,23 +40,10 @@ from runlane.cli import app
 from runlane.config import errors, names, settings
 from runlane.config.load import load
 from runlane.config.log_ids import REGISTRY
-from runlane.transport import journal_layout, messages, records
-from runlane.transport.columns import decode_records, decode_steps, step_dtype
-from runlane.transport.journal_head import JournalHead
-from runlane.transport.journal_reader import JournalReader
-from runlane.transport.messages import ControlMessage, StepSchema, StreamHello
+from runlane.transport import messages, records
+from runlane.transport.messages import ControlMessage
 from runlane.transport.wire import (
     KIND_NUMBER,
-    STEP,
-    check_bodies,
-    decode_control,
-    decode_delivery,
-    decode_echo,
-    decode_header,
-    encode_control,
-    encode_delivery_prefix,
-    encode_echo,
-    encode_header,
 )
 
 SKIPPED = {".venv", ".git", ".runlane", "node_modules", ".hypothesis", ".pytest_cache", "build", "dist"}
@@ -330,159 +317,6 @@ def test_every_reason_of_a_refusal_stands_in_its_page() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "WireError":
                 reasons.add(ast.literal_eval(node.args[0]))
     assert {code_of(row[0]) for row in table(part(page("wire-format"), "Reasons of a refusal"))} == reasons
-
-
-# ---- the worked example ----------------------------------------------------------------------------------
-
-
-def dumped(text: str) -> list[bytes]:
-    """Frames of a hex dump; a line that starts with `frame` begins one."""
-    frames: list[bytes] = []
-    for line in text.splitlines():
-        if line.startswith("frame"):
-            frames.append(b"")
-        elif line.strip():
-            frames[-1] += bytes.fromhex(line[8:57])
-    return frames
-
-
-def example() -> tuple[list[list[bytes]], dict[str, Any]]:
-    """The four dumped messages of the page (hello, batch, delivery, echo) and what it says they hold."""
-    text = part(page("wire-format"), "A worked example")
-    found = blocks(text)
-    dumps = [dumped(block.text) for block in found if block.language == "text"]
-    said = next(json.loads(block.text) for block in found if block.language == "json")
-    assert len(dumps) == 4
-    return dumps, said
-
-
-def test_the_hello_of_the_example_decodes_to_what_the_page_says() -> None:
-    """And what the page says encodes to the bytes of the dump."""
-    dumps, said = example()
-    [frame] = dumps[0]
-    hello = decode_control(frame)
-    assert isinstance(hello, StreamHello)
-    assert msgspec.to_builtins(hello) == said["hello"]
-    assert encode_control(hello) == frame
-
-
-def test_the_batch_of_the_example_decodes_to_what_the_page_says() -> None:
-    """Header, sections, step rows and records, by the code that readers use."""
-    dumps, said = example()
-    head, *bodies = dumps[1]
-    header = decode_header(head)
-    check_bodies(header, [len(body) for body in bodies])
-    schema = msgspec.convert(said["hello"]["info"]["schemas"][0], StepSchema)
-    decoded: dict[str, Any] = {
-        "stream": header.stream.hex(),
-        "first_seq": header.first_seq,
-        "records": header.records,
-        "closed_ns": header.closed_ns,
-        "sections": [list(section) for section in header.sections],
-    }
-    for section, body in zip(header.sections, bodies, strict=True):
-        if section.kind == STEP:
-            decoded["step"] = [list(row) for row in decode_steps(body, section, step_dtype(schema)).tolist()]
-        else:
-            kind = names.KINDS[section.kind - 1]
-            decoded[kind] = [list(msgspec.structs.astuple(record)) for record in decode_records(body, section)]
-    assert decoded == said["batch"]
-    assert encode_header(header.stream, header.first_seq, header.records, header.closed_ns, header.sections) == head
-
-
-def test_the_delivery_and_the_echo_of_the_example_decode_to_what_the_page_says() -> None:
-    """The subscriber gets a section less than the source sent, and the header as it was."""
-    dumps, said = example()
-    batch, delivery, [echo] = dumps[1:]
-    decoded = decode_delivery(delivery)
-    assert decoded.number == said["delivery"]["number"]
-    assert encode_delivery_prefix(decoded.number, said["delivery"]["section_bits"]) == delivery[0]
-    assert delivery[1] == batch[0]
-    assert [body is not None for body in decoded.bodies] == said["delivery"]["is_present"]
-    assert delivery[2:] == list(compress(batch[1:], said["delivery"]["is_present"]))
-    assert decode_echo(echo) == said["echo"]["number"]
-    assert encode_echo(said["echo"]["number"]) == echo
-
-
-# ---- the journal, and its worked example -----------------------------------------------------------------
-
-
-def placed(text: str, size: int) -> bytes:
-    """A hex dump as a file of `size` bytes; lines that are left out are zero."""
-    found = bytearray(size)
-    for line in text.splitlines():
-        row = bytes.fromhex(line[8:57])
-        start = int(line[:8], 16)
-        found[start : start + len(row)] = row
-    return bytes(found)
-
-
-def journal_example(parent: Path) -> tuple[Path, dict[str, Any]]:
-    """The dumped journal of the page as a directory, and what the page says it holds."""
-    found = blocks(part(page("journal-layout"), "A worked example"))
-    head, segment = (block.text for block in found if block.language == "text")
-    said = next(json.loads(block.text) for block in found if block.language == "json")
-    directory = parent / said["head"]["stream"]
-    directory.mkdir()
-    (directory / journal_layout.HEAD_FILE).write_bytes(placed(head, journal_layout.HEAD_BYTES))
-    journal_layout.segment_path(directory, said["segment"]["number"]).write_bytes(placed(segment, 1 << 16))
-    return directory, said
-
-
-def test_the_drawings_of_the_journal_stand_in_its_page() -> None:
-    """Line by line, as in the one file that counts its bytes."""
-    text = page("journal-layout")
-    drawn = [line for line in (journal_layout.__doc__ or "").splitlines() if re.match(r"\s+(\+--|\||\d+ {2,})", line)]
-    assert len(drawn) >= 20
-    for line in drawn:
-        assert line.strip() in text, line
-
-
-def test_the_journal_of_the_example_decodes_to_what_the_page_says(tmp_path: Path) -> None:
-    """The head word by word, and the segment's records into the very batch of the wire format's example."""
-    directory, said = journal_example(tmp_path)
-    head = JournalHead.open(directory)
-    assert {
-        "stream": head.stream.hex(),
-        "published": head.published,
-        "closed": head.closed,
-        "acked": head.acked,
-        "untold": head.untold(head.published),
-    } == said["head"]
-    assert not head.is_writer_alive
-    head.close()
-    header = journal_layout.decode_segment_header(journal_layout.segment_path(directory, 2).read_bytes())
-    assert {"stream": header.stream.hex(), "number": header.number, "first_seq": header.first_seq} == said["segment"]
-    dumps, wire = example()
-    reader = JournalReader(directory)
-    reader.seek(said["head"]["acked"] + 1)
-    batch = reader.read_final(said["head"]["published"], wire["batch"]["closed_ns"])
-    assert batch is not None
-    assert list(batch.frames) == dumps[1]
-    assert reader.read_final(said["head"]["published"], 0) is None
-    assert not reader.is_torn
-    assert msgspec.to_builtins(reader.info) == wire["hello"]["info"]
-    reader.close()
-
-
-def test_the_reader_in_the_page_finds_the_records_of_its_example(tmp_path: Path) -> None:
-    """The program that uses nothing of ours sees what the page says, and stops where nothing whole follows."""
-    directory, said = journal_example(tmp_path)
-    program = next(block.text for block in blocks(page("journal-layout")) if block.language == "python")
-    names_of: dict[str, Any] = {}
-    exec(compile(program, "journal-layout", "exec"), names_of)  # noqa: S102  the page's own text
-    segment = journal_layout.segment_path(directory, said["segment"]["number"])
-    found = list(names_of["records"](segment))
-    place = journal_layout.SEGMENT_HEADER_BYTES
-    listed: list[dict[str, int]] = []
-    for kind, schema, seq, payload in found:
-        length = journal_layout.RECORD_HEADER_BYTES + len(payload)
-        listed.append({"offset": place, "length": length, "kind": kind, "schema": schema, "seq": seq})
-        place += length
-    assert listed == said["records"]
-    torn = segment.read_bytes()
-    segment.write_bytes(torn[: place - 1] + bytes(1) + torn[place:])
-    assert list(names_of["records"](segment)) == found[:-1]
 
 
 # ---- every page ------------------------------------------------------------------------------------------

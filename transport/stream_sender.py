@@ -78,6 +78,12 @@ class StreamSender:
             return self.window.on_welcome(message.expected_seq, message.sent_seq)
         return False
 
+    def begin_anew(self) -> None:
+        """Have the receiver forget the stream, and introduce it again from the oldest seq we hold."""
+        self._send([encode_control(StreamBye(stream=self.info.stream))])
+        self.receiver = ""
+        self._next_hello_s = 0.0
+
     def say_bye(self) -> bool:
         """After the final ack: the stream is over. Returns whether that has left."""
         if not self._is_closed and not self.window.pending_records:

@@ -55,6 +55,7 @@ class StreamWriter:
         """Start a stream with nothing in it."""
         self.info = info
         self._untold: dict[str, tuple[int, str]] = {}
+        self._refused: dict[str, int] = defaultdict(int)
         self._is_forked = False
         self._wait_until_s = float("inf")
         self._tell_drop_s = self._tell_wait_s = 0.0
@@ -74,7 +75,7 @@ class StreamWriter:
         """
         if _is_inside(self):
             self.dropped[kind] += 1
-            self._untold[kind] = (self._untold.get(kind, (0, ""))[0] + 1, "reentrant")
+            self._refused[kind] += 1  # told in the next turn: the one under way may be telling drops right now
             self._fault(kind, RuntimeError("recorded inside another call of the session, as by a signal handler"))
             return True
         time.sleep(TURN_S)
@@ -118,6 +119,8 @@ class StreamWriter:
             self._flusher.wake()
         if not journal.has_room(size):
             self._make_room(kind, size)
+        if self._refused:
+            self._count_refused()
         if self._untold:
             journal.tell_drops(self._untold)
             if not journal.has_room(size):
@@ -165,6 +168,14 @@ class StreamWriter:
                 dropped=sum(self.dropped.values()),
             )
 
+    def _count_refused(self) -> None:
+        """Note calls that were refused inside another one as drops to be told."""
+        refused, self._refused = self._refused, defaultdict(int)
+        for kind, records in refused.items():
+            self._untold[kind] = (self._untold.get(kind, (0, ""))[0] + records, "reentrant")
+            if self._journal.head is not None:
+                self._journal.head.count_untold(kind, records)
+
     def _use(self, layout: StepLayout | VectorLayout) -> StepLayout | VectorLayout:
         """Write rows in a new layout from here on, or in the equal one used before."""
         if layout.row_bytes > MAX_BODY_BYTES:
@@ -177,6 +188,7 @@ class StreamWriter:
     def _end(self, deadline_s: float) -> bool:
         """No record follows: send the rest, watch the acks until the deadline, let the journal go."""
         self._is_closed = True
+        self._count_refused()
         journal = self._journal
         if journal.segment is not None and self._untold:
             journal.tell_drops(self._untold)

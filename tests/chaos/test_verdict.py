@@ -132,6 +132,19 @@ def test_a_counter_that_counts_wrong_is_wrong(evidence: Evidence) -> None:
     assert evidence.found() == ["wrong"]
 
 
+@pytest.mark.parametrize("change", ["episodes = episodes + 1", "max_return = 1e9", "sum_length = sum_length - 1"])
+def test_a_bucket_that_is_not_the_sum_of_its_episodes_is_wrong(evidence: Evidence, change: str) -> None:
+    """As when an episode that came twice was stored once, and counted twice."""
+    evidence.doctor(f"UPDATE episode_rollups SET {change} WHERE level = 4 AND bucket = 1")  # noqa: S608
+    assert evidence.found() == ["wrong"]
+
+
+def test_a_dead_stream_that_is_said_to_run_is_wrong(evidence: Evidence) -> None:
+    """Every worker of an arena is dead when it is judged."""
+    evidence.doctor("UPDATE streams SET state = 'running' WHERE steps > 0")
+    assert evidence.found() == ["wrong"]
+
+
 def test_a_gap_that_is_none_is_wrong(evidence: Evidence) -> None:
     """Accounts that tell of a loss there was not."""
     evidence.doctor(

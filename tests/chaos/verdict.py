@@ -27,7 +27,17 @@ _OTHERS = {
 _INFOS = "SELECT seq, env_index, info FROM infos WHERE stream = ?"
 _SOURCE_DROPS = "SELECT DISTINCT first_seq FROM drops WHERE stream = ? AND noted_by = 'source'"
 _NOTED_GAPS = "SELECT first_seq, last_seq, reason FROM drops WHERE stream = ? AND noted_by = 'db_writer'"
-_COUNTERS = "SELECT steps, episodes, last_seq FROM streams WHERE stream = ?"
+_COUNTERS = "SELECT steps, episodes, last_seq, state FROM streams WHERE stream = ?"
+_ENDED = ("finished", "failed", "killed", "stopped")
+_EPISODES = """
+SELECT r.id, r.episode_return, r.length FROM episode_rows AS r JOIN streams AS s ON r.id >> 40 = s.stream_no
+ WHERE s.stream = ? ORDER BY r.id
+"""
+_BUCKETS = """
+SELECT first_id, last_id, b.episodes, returns, min_return, max_return, sum_length
+  FROM episode_rollups AS b JOIN streams USING (stream_no) WHERE stream = ? AND level = 4 ORDER BY bucket
+"""
+BUCKET_EPISODES = 16
 
 
 class Finding(NamedTuple):
@@ -142,9 +152,22 @@ def _judge_accounts(
     [(steps,)] = connection.execute("SELECT count(*) FROM steps WHERE stream = ?", (stream,))
     episodes = sum(1 for found in stored.values() for one in found if one.kind is Kind.EPISODE)
     rows = steps, episodes, max(stored, default=0)
-    if rows != counters:
-        detail = f"streams says steps, episodes, last_seq {counters}, the rows say {rows}"
-        verdict.findings.append(Finding("wrong", stream, last_seq, end_ns, detail))
+    problems = [f"streams says steps, episodes, last_seq {counters[:3]}, the rows {rows}"] * (rows != counters[:3])
+    problems += [f"its worker is dead, and its state is {counters[3]}"] * (counters[3] not in _ENDED)
+    problems += ["its buckets of episodes are not the sums of its episodes"] * (not _are_sums(connection, stream))
+    verdict.findings += [Finding("wrong", stream, last_seq, end_ns, problem) for problem in problems]
+
+
+def _are_sums(connection: sqlite3.Connection, stream: str) -> bool:
+    """Whether the buckets of 16 episodes say what their episodes say: one stored again must not count again."""
+    episodes = connection.execute(_EPISODES, (stream,)).fetchall()
+    expected: list[tuple[Any, ...]] = []
+    for start in range(0, len(episodes), BUCKET_EPISODES):
+        part = episodes[start : start + BUCKET_EPISODES]
+        returns = [value for _, value, _ in part if value is not None]
+        ends = (min(returns), max(returns)) if returns else (None, None)
+        expected.append((part[0][0], part[-1][0], len(part), len(returns), *ends, sum(row[2] for row in part)))
+    return connection.execute(_BUCKETS, (stream,)).fetchall() == expected
 
 
 def _judge_strangers(connection: sqlite3.Connection, known: dict[str, list[Line]], verdict: Verdict) -> None:

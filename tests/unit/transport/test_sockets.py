@@ -18,12 +18,14 @@ from runlane.transport.sockets import (
     bound_endpoint,
     connect_dealer,
     connect_xsub,
+    receive_batch,
     receive_frames,
     request,
     send_control,
+    send_frames,
 )
 from runlane.transport.testing import until
-from runlane.transport.wire import MAX_BODY_BYTES
+from runlane.transport.wire import MAX_BODY_BYTES, Frame
 
 Make = Callable[[Context, str, int, TransportSettings], Socket]
 TCP = TransportSettings(kind="tcp")
@@ -94,6 +96,60 @@ def test_receiving_never_waits(context: Context) -> None:
     """None where there is nothing."""
     with bind_router(context, "tcp://127.0.0.1:*", 5, TCP) as socket:
         assert receive_frames(socket) is None
+
+
+def _received(socket: Socket) -> list[Frame]:
+    """The next message of a batch, waited for."""
+    found: list[list[Frame] | None] = []
+    until(lambda: bool(found and found[-1]), lambda: found.append(receive_batch(socket) if socket.poll(20) else None))
+    return found[-1] or []
+
+
+def test_a_message_arrives_frame_by_frame_as_it_was_sent(context: Context) -> None:
+    """Empty, small, large, a part of something larger; whether it is sent on from where it was received or not."""
+    whole = memoryview(bytes(range(256)) * 200)
+    frames: list[Frame] = [b"head", b"", whole, whole[1_000:40_000], bytearray(b"tail" * 5_000)]
+    with (
+        bind_router(context, "tcp://127.0.0.1:*", 5, TCP) as far,
+        connect_dealer(context, bound_endpoint(far), 5, TCP) as near,
+    ):
+        until(lambda: send_frames(near, frames))
+        peer, *found = _received(far)
+        assert list(map(bytes, found)) == list(map(bytes, frames))
+        assert send_frames(far, [peer, *found, found[2][5:20_000]])
+        assert list(map(bytes, _received(near))) == list(map(bytes, [*frames, whole[5:20_000]]))
+
+
+def test_only_large_frames_are_views_of_the_message(context: Context) -> None:
+    """A view is passed on without a copy, and cannot be written; a small one would hold a whole buffer in memory."""
+    with (
+        bind_router(context, "tcp://127.0.0.1:*", 5, TCP) as far,
+        connect_dealer(context, bound_endpoint(far), 5, TCP) as near,
+    ):
+        until(lambda: send_frames(near, [b"head", bytes(8_192), bytes(8_193)]))
+        *small, large = _received(far)
+        assert [type(frame) for frame in small] == [bytes] * 3
+        assert isinstance(large, memoryview)
+        assert (large.readonly, type(large.obj)) == (True, zmq.Frame)
+        until(lambda: send_frames(near, [b"head", bytes(8_193)]))
+        assert far.poll(5_000)
+        assert list(map(type, receive_frames(far) or [])) == [bytes] * 3
+
+
+def test_what_does_not_go_out_stays_whole(context: Context) -> None:
+    """A full window refuses the message before its first frame; those before it are not disturbed."""
+    with (
+        bind_router(context, "tcp://127.0.0.1:*", 5, TCP) as far,
+        connect_dealer(context, bound_endpoint(far), 5, TCP) as near,
+    ):
+        body = bytes(1 << 20)
+        until(lambda: send_frames(near, [b"0", body]))
+        sent = 1
+        while send_frames(near, [str(sent).encode(), body]):
+            sent += 1
+        heads = [bytes(_received(far)[1]) for _ in range(sent)]
+        assert heads == [str(number).encode() for number in range(sent)]
+        assert receive_batch(far) is None
 
 
 def test_rejections_are_counted_by_reason() -> None:

@@ -11,7 +11,7 @@ import pytest
 from unit.workers.session_rig import SMALL, SessionRig
 
 from runlane.config.settings import JournalSettings
-from runlane.transport.records import EpisodeRecord, LogRecord, MetricRecord
+from runlane.transport.records import DropRecord, EpisodeRecord, LogRecord, MetricRecord
 from runlane.workers.session import WorkerSession
 
 
@@ -164,7 +164,7 @@ class Storm:
 
 
 def test_a_call_inside_a_call_is_refused_and_counted(rig: SessionRig) -> None:
-    """A signal handler that records while the session is recording: no deadlock, no torn record, an exact count."""
+    """A signal handler that records while the session is recording: no deadlock, no torn record, an exact drop record."""
     session = rig.session()
     given = {"step": 0, "log": 0}
     end_s = time.monotonic() + 1.0
@@ -181,9 +181,17 @@ def test_a_call_inside_a_call_is_refused_and_counted(rig: SessionRig) -> None:
     logs = len(rig.records(LogRecord))
     assert 0 < logs
     assert 0 < session.faults == session.dropped["log"] == given["log"] - logs
+    assert _told(rig) == {("log", "reentrant"): session.dropped["log"]}
     assert [row["action"] for row in rig.steps()] == list(range(given["step"]))
     seqs = rig.seqs()
     assert seqs == list(range(1, len(seqs) + 1))
+
+
+def _told(rig: SessionRig) -> dict[tuple[str, str], int]:
+    told: dict[tuple[str, str], int] = {}
+    for record in rig.records(DropRecord):
+        told[record.kind, record.reason] = told.get((record.kind, record.reason), 0) + record.records
+    return told
 
 
 def test_a_handler_waits_for_another_threads_turn(rig: SessionRig) -> None:
