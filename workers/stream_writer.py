@@ -240,7 +240,7 @@ class StreamWriter:
 
 def _is_inside(writer: StreamWriter) -> bool:
     """Whether a call of this writer is under way further up in this very thread."""
-    frame = sys._getframe(2).f_back  # noqa: SLF001  beyond the call that waits
+    frame = sys._getframe(2).f_back  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  beyond the call that waits
     while frame is not None:
         code = frame.f_code
         if code.co_name in _TURNS and code.co_filename in _FILES and frame.f_locals.get("self") is writer:

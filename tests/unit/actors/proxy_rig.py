@@ -18,7 +18,7 @@ from runlane.transport.journal_reader import JournalReader
 from runlane.transport.messages import StreamHello
 from runlane.transport.records import LogRecord, Record
 from runlane.transport.testing import FakeClock, FakeReceiver, FakeSource, make_info
-from runlane.transport.wire import STEP, encode_packed
+from runlane.transport.wire import STEP, Frame, encode_packed
 from runlane.workers.journal_writer import JournalWriter
 
 OUTBOX_BYTES = 1 << 18
@@ -60,7 +60,7 @@ class JournalWorker:
         """Send what was recorded since the last call, live."""
         reader = JournalReader(self.directory)
         reader.seek(self._sent_seq + 1)
-        batches = []
+        batches: list[tuple[Frame, ...]] = []
         while batch := reader.read(self.writer.seq, time.time_ns()):
             batches.append(batch.frames)
         reader.close()

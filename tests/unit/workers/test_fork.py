@@ -14,6 +14,7 @@ from runlane.transport.records import LogRecord, RunRecord
 BEGIN = """
 import os, signal, sys, threading, time
 from pathlib import Path
+from typing import Any
 from runlane.workers import attach
 session = attach()
 assert session.is_attached
@@ -36,7 +37,7 @@ def child(work):
 """
 
 
-def _start(rig: SessionRig, script: str, **pipes: int) -> "subprocess.Popen[str]":
+def _start(rig: SessionRig, script: str, **pipes: Any) -> "subprocess.Popen[str]":
     environment = {
         **os.environ,
         f"{names.ENV_PREFIX}DATA_DIR": str(data_dir_of(rig.settings)),
@@ -269,4 +270,3 @@ session.close()
         stream = streams[f"child {number}"]
         assert [record.state for record in rig.records(RunRecord, stream)] == ["running", "finished"]
         assert rig.head(stream).closed == rig.seqs(stream)[-1]
-

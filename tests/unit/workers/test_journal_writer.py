@@ -268,7 +268,11 @@ def test_the_disk_keeps_its_reserve(short_dir: Path, monkeypatch: pytest.MonkeyP
     now_s = [100.0]
     free = [free_bytes]
     monkeypatch.setattr("runlane.workers.journal_writer.time.monotonic", lambda: now_s[0])
-    monkeypatch.setattr("runlane.workers.journal_writer.free_bytes", lambda _: free[0])
+
+    def free_now(_directory: Path) -> int:
+        return free[0]
+
+    monkeypatch.setattr("runlane.workers.journal_writer.free_bytes", free_now)
     info = make_info("w", schemas=[])
     settings = JournalSettings(segment_bytes=1 << 16, quota_bytes=1 << 18, min_free_bytes=1_000)
     writer = JournalWriter(short_dir / info.stream, info, settings, 256)
