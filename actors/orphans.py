@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from runlane.actors.relay import remove_journal
 from runlane.config.errors import JournalError
 from runlane.config.names import JOURNAL_DIR
 from runlane.config.settings import Settings
@@ -17,7 +18,7 @@ from runlane.transport.journal_layout import (
     segment_numbers,
     segment_path,
 )
-from runlane.transport.journal_reader import JournalReader
+from runlane.transport.journal_reader import JournalReader, has_begun
 from runlane.transport.messages import StreamInfo
 
 LOOK_S = 1.0
@@ -39,19 +40,20 @@ def orphan_directories(parent: Path) -> list[Path]:
 
 
 def _is_empty(directory: Path) -> bool:
-    """Whether there is no segment: the journal is just being made, or was being removed when its reader died."""
-    if segment_numbers(directory):
+    """Whether nothing was ever in it: it is just being made, or its worker or its reader died before that was done."""
+    if has_begun(directory):
         return False
     try:
         head = JournalHead.open(directory)
     except (JournalError, OSError):
-        return True
-    if not head.is_writer_alive:
-        (directory / HEAD_FILE).unlink(missing_ok=True)
+        return not segment_numbers(directory)
+    is_empty, is_alive = head.published == 0 or not segment_numbers(directory), head.is_writer_alive
+    head.close()
+    if is_empty and not is_alive:
+        remove_journal(directory)
         with contextlib.suppress(OSError):
             directory.rmdir()
-    head.close()
-    return True
+    return is_empty
 
 
 def is_journal(directory: Path) -> bool:

@@ -38,6 +38,7 @@ from runlane.transport.wire import STEP, Section, array_header, encode_header, u
 
 # A batch stays well below what a frame may hold (`wire.MAX_BODY_BYTES`), but for one single larger record.
 MAX_BATCH_BYTES = 4 << 20
+PAGE_BYTES = 4096
 
 
 class JournalDamageError(JournalError):
@@ -281,7 +282,7 @@ class JournalReader:
         if later:
             last_seq = self._first_seq(later[-1])
             raise JournalDamageError(path, self.next_seq, last_seq, problem)
-        self.is_torn = self.is_torn or any(self._view[self._offset : self._offset + 4096])
+        self.is_torn = self.is_torn or any(self._view[self._offset : self._offset + PAGE_BYTES])
 
     def _find(self, seq: int) -> int:
         """Offset of a whole record `seq` further on in this segment; -1 when there is none."""
@@ -390,6 +391,25 @@ def first_seq_of(path: Path) -> int:
             return decode_segment_header(file.read(SEGMENT_HEADER_BYTES)).first_seq
     except (OSError, JournalError):
         return 0
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a journal may hold records: a spare segment, or one that a kill left half made, never did."""
+    return any(_has_begun(segment_path(directory, number)) for number in segment_numbers(directory))
+
+
+def _has_begun(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            data = file.read(PAGE_BYTES)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return decode_segment_header(data).first_seq > 0
+    except JournalError:
+        return any(data)
 
 
 @lru_cache(maxsize=64)

@@ -77,7 +77,8 @@ def _read(source: Path, published: int, most: int = 7) -> Reading:
     return found
 
 
-parts = st.lists(st.sampled_from(["steps", "steps", "many", "log", "long", "rotate", "publish"]), min_size=1, max_size=12)
+KINDS_OF_CALL = ["steps", "steps", "many", "log", "long", "rotate", "publish"]
+parts = st.lists(st.sampled_from(KINDS_OF_CALL), min_size=1, max_size=12)
 
 
 @contextmanager
@@ -248,9 +249,7 @@ def _info() -> bytes:
 begins: list[Callable[[], bytes]] = [bytes, _header, lambda: _header() + _info(), lambda: _header(1 << 63)]
 
 
-@given(
-    begin=st.integers(0, len(begins) - 1), data=st.binary(max_size=300), is_file=st.booleans()
-)
+@given(begin=st.integers(0, len(begins) - 1), data=st.binary(max_size=300), is_file=st.booleans())
 @example(begin=1, data=encode_record(INFO, 0, 0, b"\xc1"), is_file=False)
 @example(begin=1, data=encode_record(INFO, 0, 0, pack({"stream": "x"})), is_file=True)
 @example(begin=1, data=encode_record(INFO, 0, 0, b""), is_file=False)

@@ -161,4 +161,3 @@ def test_a_session_whose_graph_is_gone_drops_rather_than_waits(
     assert session.dropped["step"] > 0
     assert len(rig.steps()) + session.dropped["step"] == 10_000
     rig.start_proxy()
-

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 from unit.workers.session_rig import SessionRig
@@ -14,7 +15,6 @@ from runlane.transport.records import LogRecord, RunRecord
 BEGIN = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from typing import Any
 from runlane.workers import attach
 session = attach()
 assert session.is_attached

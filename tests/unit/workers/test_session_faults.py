@@ -19,6 +19,7 @@ from runlane.transport.testing import make_info
 from runlane.transport.wire import encode_control
 from runlane.workers.session import WorkerSession
 
+
 class Hostile:
     """Raises wherever it is touched."""
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Self
 
 import pytest
 from unit.workers.session_rig import SMALL, SessionRig
@@ -42,7 +43,7 @@ def _together(*targets: Callable[[], None]) -> None:
 
 
 @pytest.mark.usefixtures("_hasty")
-def test_every_call_of_every_thread_is_recorded_once(rig: SessionRig) -> None:
+def test_every_call_of_every_thread_is_recorded_once(rig: SessionRig) -> None:  # noqa: C901  six small threads
     """Steps, vector steps, metrics, logs, hand-made episodes from six threads: none refused, none twice, no gap."""
     session = rig.session()
     count = 400
@@ -73,7 +74,7 @@ def test_every_call_of_every_thread_is_recorded_once(rig: SessionRig) -> None:
     _together(steps(0), steps(1), vectors, metrics, logs, episodes)
     assert session.close() is True
     assert (session.faults, session.dropped) == (0, {})
-    rows = [row for row in rig.steps() if not isinstance(row["env_index"] if "env_index" in row else [], list)]
+    rows = [row for row in rig.steps() if not isinstance(row.get("env_index", []), list)]
     for env_index in (0, 1):
         assert [row["action"] for row in rows if row["env_index"] == env_index] == list(range(count))
     assert len(rig.steps()) == 3 * count
@@ -144,7 +145,7 @@ class Storm:
         self._handler = handler
         self._interval_s = interval_s
 
-    def __enter__(self) -> "Storm":
+    def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGALRM, self._on_signal)
         self._arm()
         return self
@@ -164,7 +165,7 @@ class Storm:
 
 
 def test_a_call_inside_a_call_is_refused_and_counted(rig: SessionRig) -> None:
-    """A signal handler that records while the session is recording: no deadlock, no torn record, an exact drop record."""
+    """A signal handler that records while the session is recording: no deadlock, no torn row, an exact drop record."""
     session = rig.session()
     given = {"step": 0, "log": 0}
     end_s = time.monotonic() + 1.0
@@ -179,7 +180,7 @@ def test_a_call_inside_a_call_is_refused_and_counted(rig: SessionRig) -> None:
             given["step"] += 1
     assert session.close() is True
     logs = len(rig.records(LogRecord))
-    assert 0 < logs
+    assert logs > 0
     assert 0 < session.faults == session.dropped["log"] == given["log"] - logs
     assert _told(rig) == {("log", "reentrant"): session.dropped["log"]}
     assert [row["action"] for row in rig.steps()] == list(range(given["step"]))
