@@ -283,9 +283,11 @@ class DbWriterActor:
                     self._reject(run.stream, header, section, error)
 
     def _schema(self, run: _StepRun) -> StepSchema:
-        for schema in run.stream.info.schemas:
-            if schema.schema_id == run.schema_id:
-                return schema
+        # The database knows every schema that was ever announced, also by who is dead now.
+        for schemas in (run.stream.info.schemas, self._store.schemas(run.stream.number)):
+            for schema in schemas:
+                if schema.schema_id == run.schema_id:
+                    return schema
         raise WireError("schema", f"no schema {run.schema_id} was announced")
 
     def _reject(self, stream: _OpenStream, header: BatchHeader, section: Section, error: Exception) -> None:

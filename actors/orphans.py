@@ -86,6 +86,31 @@ def mend_head(directory: Path) -> None:
             return
 
 
+def is_worker_alive(directory: Path) -> bool:
+    """Whether a journal's worker lives; of one without a readable head nobody could tell."""
+    try:
+        head = JournalHead.open(directory)
+    except (JournalError, OSError):
+        return False
+    is_alive = head.is_writer_alive
+    head.close()
+    return is_alive
+
+
+def is_beyond_reading(directory: Path) -> bool:
+    """Whether a dead worker's journal does not even say whose it was, and never will: no fault of the system's."""
+    reader = JournalReader(directory)
+    try:
+        reader.seek_newest()
+    except JournalError:
+        return not is_worker_alive(directory)
+    except OSError:
+        return False
+    finally:
+        reader.close()
+    return reader.info is None and not is_worker_alive(directory)
+
+
 def orphan_journals(settings: Settings) -> Iterator[tuple[Path, StreamInfo]]:
     """Those of them that say whose they are."""
     for directory in orphan_directories(journals_dir(settings)):

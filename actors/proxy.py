@@ -32,7 +32,7 @@ from runlane.transport.sockets import (
     receive_batch,
     send_control,
 )
-from runlane.transport.wire import Frame, decode_control, decode_packed, is_control
+from runlane.transport.wire import STEP, Frame, decode_control, decode_packed, is_control
 
 WORKER_BURST = 64
 SOCKET_HWM = 32
@@ -194,6 +194,8 @@ class ProxyActor:
             if relay is None:
                 send_control(self._worker_side, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
                 return
+            if any(section.schema_id >= len(relay.info.schemas) for section in header.sections if section.kind == STEP):
+                return  # of a shape we have not heard of: the hello is lost, and the journal has both
             size_bytes = sum(map(len, parts))
             relay.on_live(Batch(header.first_seq, header.last_seq, tuple(parts), size_bytes))
             self._records_in += header.records

@@ -12,8 +12,8 @@ from typing import Any
 import zmq
 
 from runlane.actors.forwarder import Forwarder
-from runlane.actors.orphans import journals_dir, mend_head, orphan_directories
-from runlane.actors.relay import Relay
+from runlane.actors.orphans import is_beyond_reading, journals_dir, mend_head, orphan_directories
+from runlane.actors.relay import Relay, set_aside
 from runlane.config import log_ids
 from runlane.config.errors import JournalError
 from runlane.config.names import RECOVERY
@@ -83,6 +83,8 @@ class RecoveryActor:
             if relay is not None:
                 opened.add(directory)
                 log_event(log_ids.JOURNAL_ADOPTED, stream=relay.info.stream, worker=relay.info.worker)
+            elif not is_own and directory in self._forwarder.unreadable and is_beyond_reading(directory):
+                set_aside(directory)
         if is_own:  # what somebody else holds is tried again, until it is gone or free
             done = opened | self._forwarder.unreadable
             self._sources = [path for path in found if path not in done and path.exists()]

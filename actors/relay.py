@@ -19,7 +19,7 @@ from runlane.transport.clock import Clock
 from runlane.transport.endpoint import RoleLock
 from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_layout import HEAD_FILE, READER_ROLE, segment_numbers, segment_path
-from runlane.transport.journal_reader import JournalDamageError, JournalReader, first_seq_of
+from runlane.transport.journal_reader import JournalDamageError, JournalReader, first_seq_of, has_begun
 from runlane.transport.log import log_event
 from runlane.transport.messages import ControlMessage, StreamAck, StreamInfo, StreamNack, StreamRefused, StreamWelcome
 from runlane.transport.stream_sender import Send, StreamSender
@@ -51,6 +51,8 @@ class Relay:
             self._reader.seek(acked + 1)
         except (JournalError, OSError) as error:
             if info is None:
+                info = self._info_of_newest()  # then what lies before it is damage, and is told as such
+            if info is None:
                 self._let_go()
                 raise JournalError(f"{error}") from None
         found = info or self._reader.info
@@ -70,6 +72,11 @@ class Relay:
         self._next_alive_look_s = 0.0
         self._next_remove_s = 0.0
         self._has_acked = False
+
+    def _info_of_newest(self) -> StreamInfo | None:
+        with contextlib.suppress(JournalError, OSError):
+            self._reader.seek_newest()
+        return self._reader.info
 
     @property
     def info(self) -> StreamInfo:
@@ -94,9 +101,8 @@ class Relay:
     # ---- in
 
     def on_hello(self, info: StreamInfo) -> None:
-        """The worker's own word on its stream."""
-        if len(info.schemas) >= len(self.sender.info.schemas):
-            self.sender.info = info
+        """The worker's own word on its stream, or the journal's."""
+        self.sender.info = info.with_schemas_of(self.sender.info)
 
     def on_live(self, batch: Batch) -> None:
         """A batch as it comes. Too many waiting: the journal has it, too."""
@@ -165,7 +171,10 @@ class Relay:
             self._on_damage(damage)
             return None
         except (JournalError, OSError) as error:
-            self._on_damage(JournalDamageError(self.directory, next_seq, published, str(error)))
+            if published or has_begun(self.directory):
+                self._on_damage(JournalDamageError(self.directory, next_seq, published, str(error)))
+            else:  # the disk was full from the start, or the kill came before the first record
+                self._is_read = True
             return None
         if self._reader.info is not None:
             self.on_hello(self._reader.info)
@@ -238,10 +247,7 @@ class Relay:
                 self.directory.rmdir()
         else:
             self._lock.release()
-            kept = self.directory.with_name(self.directory.name + DAMAGED_SUFFIX)
-            shutil.rmtree(kept, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                self.directory.rename(kept)
+            set_aside(self.directory)
 
     def close(self) -> None:
         """Let the journal go as it is; its next reader goes on from the last ack."""
@@ -251,6 +257,14 @@ class Relay:
         self._reader.close()
         self.head.close()
         self._lock.release()
+
+
+def set_aside(directory: Path) -> None:
+    """Keep a damaged journal under another name, where nobody tries to drain it again."""
+    kept = directory.with_name(directory.name + DAMAGED_SUFFIX)
+    shutil.rmtree(kept, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        directory.rename(kept)
 
 
 def remove_journal(directory: Path) -> None:

@@ -99,7 +99,7 @@ class RunBus:
             self.streams[key] = stream
             for subscriber in self.subscribers.values():
                 subscriber.committed[key] = oldest_seq - 1
-        stream.info = self.infos[key] = info
+        stream.info = self.infos[key] = info.with_schemas_of(self.infos.get(key))
         stream.peer = peer
         return stream
 

@@ -156,6 +156,12 @@ class Store:
         with store_errors(self.path):
             return open_stream(self._connection, info)
 
+    def schemas(self, stream_no: int) -> list[StepSchema]:
+        """Every schema of the stream that was announced so far."""
+        with store_errors(self.path):
+            found = self._cursor.execute("SELECT schemas FROM streams WHERE stream_no = ?", (stream_no,)).get
+        return msgspec.json.decode(found or "[]", type=list[StepSchema])
+
     def watermark(self, stream_no: int) -> int:
         """Seq up to which the stream is stored without a hole, the open transaction included; 0 for none."""
         with store_errors(self.path):

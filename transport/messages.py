@@ -58,6 +58,16 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     is_resumed: bool = False
     resumed_step: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
 
+    def with_schemas_of(self, known: "StreamInfo | None") -> "StreamInfo":
+        """This info, with the schemas of an earlier one where that has more: a stream's schemas are only ever added.
+
+        Whoever speaks for a stream anew, as a proxy that begins at the last ack, may not have read of all of them yet,
+        while rows that need them are under way already.
+        """
+        if known is None or len(known.schemas) <= len(self.schemas):
+            return self
+        return msgspec.structs.replace(self, schemas=known.schemas)
+
 
 # ---- a source and its receiver: worker → proxy, proxy → router -------------------------------------------
 

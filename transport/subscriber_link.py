@@ -190,7 +190,8 @@ class SubscriberLink:
     def _on_announcement(self, frame: Frame) -> None:
         message = decode_control(frame)
         if isinstance(message, StreamOpened):
-            self.streams[bytes.fromhex(message.info.stream)] = message.info
+            key = bytes.fromhex(message.info.stream)
+            self.streams[key] = message.info.with_schemas_of(self.streams.get(key))
         elif isinstance(message, StreamsAlive):
             if self.on_streams_alive is not None:
                 self.on_streams_alive(message.streams)

@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from runlane.actors.orphans import is_journal, journals_dir, mend_head, orphan_directories
+from runlane.actors.orphans import is_journal, is_worker_alive, journals_dir, mend_head, orphan_directories
 from runlane.actors.recovery import RecoveryActor, journal_of_segment
 from runlane.actors.relay import Relay
 from runlane.config.errors import JournalError
@@ -14,7 +14,6 @@ from runlane.config.settings import Settings
 from runlane.launch import GraphProcess
 from runlane.transport.endpoint import database_of, is_role_alive
 from runlane.transport.graph_client import GraphClient
-from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_layout import READER_ROLE, SEGMENT_SUFFIX
 from runlane.transport.log import configure_log
 
@@ -75,12 +74,7 @@ def _is_ready(directory: Path) -> bool:
         _say(f"{directory.name}: another process drains it already")
         return False
     mend_head(directory)
-    try:
-        head = JournalHead.open(directory)
-    except (JournalError, OSError):
-        return True  # the attempt will say what is wrong
-    is_alive = head.is_writer_alive
-    head.close()
+    is_alive = is_worker_alive(directory)  # of one that cannot be read at all the attempt will say what is wrong
     if is_alive:
         _say(f"{directory.name}: its worker is alive; a running graph drains it, start one with `runlane up`")
     return not is_alive

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -175,6 +176,79 @@ class AckMachine(RuleBasedStateMachine):
 
 TestAckModel = AckMachine.TestCase
 TestAckModel.settings = settings(max_examples=150, stateful_step_count=50)
+
+
+class WindowMachine(RuleBasedStateMachine):
+    """A window on a longer stream, against a list: it may be set to any place, also behind what is acked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info = make_info()
+        self.window = AckWindow(1 << 20, first_seq=11)
+        self.held: list[tuple[int, int]] = []
+        self.sent = 0
+        self.acked = self.base = self.last = 10
+
+    @rule(records=st.integers(1, 3))
+    def append(self, records: int) -> None:
+        """The batch that follows; no other is taken."""
+        batch = make_batch(self.info, self.last + 1, step=records)
+        with pytest.raises(ValueError, match="the one before ended"):
+            self.window.append(make_batch(self.info, self.last + 2, step=1))
+        self.window.append(batch)
+        self.last = batch.last_seq
+        self.held.append((batch.first_seq, batch.last_seq))
+
+    @rule()
+    def send(self) -> None:
+        """The oldest that is not sent, if any."""
+        batch = self.window.next_unsent()
+        assert (batch is None) == (self.sent == len(self.held))
+        if batch is not None:
+            assert (batch.first_seq, batch.last_seq) == self.held[self.sent]
+            self.window.mark_sent()
+            self.sent += 1
+
+    @rule(offset=st.integers(-12, 3))
+    def ack(self, offset: int) -> None:
+        """Of any seq: whole batches go, and never more counts as acked than was held."""
+        seq = self.last + offset
+        before = self.acked
+        while self.held and self.held[0][1] <= seq:
+            self.base = self.held.pop(0)[1]
+            self.sent = max(0, self.sent - 1)
+        self.acked = max(self.acked, min(seq, self.base))
+        assert self.window.on_ack(seq) == self.acked - before
+
+    @rule(offset=st.integers(-15, 15))
+    def reset(self, offset: int) -> None:
+        """The receiver is somewhere else: hold nothing, go on there; what is acked stays acked."""
+        self.base = self.last = max(0, self.last + offset)
+        self.held.clear()
+        self.sent = 0
+        self.window.reset(self.base + 1)
+
+    @rule(offset=st.integers(-8, 3))
+    def rewind(self, offset: int) -> None:
+        """Back to the batch that holds a seq, never forward."""
+        expected = self.last + offset
+        keep = sum(1 for _, last in self.held if last < expected)
+        assert self.window.rewind(expected) is (keep < self.sent)
+        self.sent = min(self.sent, keep)
+
+    @invariant()
+    def it_is_what_the_list_is(self) -> None:
+        """In every figure."""
+        assert [(batch.first_seq, batch.last_seq) for batch in self.window] == self.held
+        sent_seq = self.held[self.sent - 1][1] if self.sent else self.base
+        figures = (self.window.oldest_seq, self.window.base_seq, self.window.last_seq, self.window.sent_seq)
+        assert figures == (self.acked + 1, self.base, self.last, sent_seq)
+        assert self.window.size_bytes == sum(batch.size_bytes for batch in self.window)
+        assert self.window.pending_records == self.last - self.acked
+
+
+TestWindowModel = WindowMachine.TestCase
+TestWindowModel.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 @given(order=st.permutations(range(6)), sizes=st.lists(st.integers(1, 4), min_size=6, max_size=6))

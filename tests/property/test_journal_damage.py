@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +82,7 @@ parts = st.lists(st.sampled_from(KINDS_OF_CALL), min_size=1, max_size=12)
 
 
 @contextmanager
-def _journal(calls: list[str], *, is_torn: bool = False) -> Iterator[tuple[FakeJournal, list[int]]]:
+def _journal(calls: list[str], *, is_torn: bool = False) -> Generator[tuple[FakeJournal, list[int]]]:
     """A journal, and where each of its records ends, as the bytes of all segments one after the other."""
     with tempfile.TemporaryDirectory(prefix="rld-") as home:
         journal = FakeJournal(Path(home), make_info(), SEGMENT_BYTES)

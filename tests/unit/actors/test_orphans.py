@@ -1,5 +1,6 @@
 """Which journals nobody drains: found once their readers are gone, and only where there is something to drain."""
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from runlane.actors.orphans import (
     PATIENCE_S,
     OrphanWatch,
     info_of,
+    is_beyond_reading,
     is_journal,
     journals_dir,
     mend_head,
@@ -129,6 +131,31 @@ def test_a_journal_of_which_nothing_can_be_read_says_nothing(settings: Settings,
         flip(path, 20)
     assert info_of(journal.directory) is None
     assert list(orphan_journals(settings)) == []
+
+
+def test_only_a_dead_journal_that_says_nothing_is_beyond_reading(
+    journal: FakeJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one whose worker lives, nor one that the system cannot open at this moment."""
+    journal.close()
+    assert not is_beyond_reading(journal.directory)
+    for path in journal.segments:
+        flip(path, 20)
+    assert is_beyond_reading(journal.directory)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("runlane.transport.journal_reader.os.open", refuse)
+        assert not is_beyond_reading(journal.directory)
+
+
+def test_a_living_journal_is_never_beyond_reading(journal: FakeJournal) -> None:
+    """Its worker may be making its first segment."""
+    for path in journal.segments:
+        flip(path, 20)
+    assert not is_beyond_reading(journal.directory)
 
 
 # ---- heads -----------------------------------------------------------------------------------------------

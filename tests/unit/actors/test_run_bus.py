@@ -154,6 +154,17 @@ def test_a_known_stream_keeps_its_place_when_it_says_hello_again(bench: Bench) -
 # ---- acks ------------------------------------------------------------------------------------------------
 
 
+def test_a_stream_loses_no_schema_by_a_later_hello(bench: Bench) -> None:
+    """A proxy that begins anew has read less of the journal than what is queued here already needs."""
+    info = make_info(schemas=[SEQ_ONLY, msgspec.structs.replace(SEQ_ONLY, schema_id=1)])
+    key = bytes.fromhex(info.stream)
+    bench.bus.open_stream(key, info, b"proxy", 1)
+    later = msgspec.structs.replace(info, schemas=info.schemas[:1], run_name="later")
+    stream = bench.bus.open_stream(key, later, b"another", 1)
+    assert (stream.info.schemas, stream.info.run_name) == (info.schemas, "later")
+    assert bench.bus.infos[key] == stream.info
+
+
 def test_an_ack_is_the_least_of_what_block_subscribers_committed(bench: Bench) -> None:
     """The slowest of them decides; a lossy one has no say."""
     first, second = bench.join("first"), bench.join("second")
