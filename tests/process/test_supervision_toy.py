@@ -273,7 +273,7 @@ def test_garbage_is_counted_and_dropped(graph: "ToyGraph", processes: "Processes
     dealer.close(1000)
     processes.until(lambda: "reason=unexpected" in graph.log(), "the last of them was counted")
     for reason in ("short", "magic", "msgpack", "frames"):
-        assert f"WIRE_REJECTED reason={reason}" in graph.log()
+        assert f"WIRE_REJECTED place=supervisor reason={reason}" in graph.log()
     assert graph.child("router").state == "running"
 
 
