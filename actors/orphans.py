@@ -1,6 +1,7 @@
 """Which journals nobody drains: their reader's lock is free. Their workers may be dead or alive."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from runlane.transport.endpoint import data_dir_of, is_role_alive
 from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_layout import (
     HEAD_FILE,
+    HEAD_PART,
     READER_ROLE,
     SEGMENT_HEADER_BYTES,
     decode_segment_header,
@@ -22,6 +24,8 @@ from runlane.transport.journal_reader import JournalReader, has_begun
 from runlane.transport.messages import StreamInfo
 
 LOOK_S = 1.0
+# A worker makes its journal within milliseconds: what has been half made for so long has lost its maker.
+HALF_MADE_S = 10.0
 PATIENCE_S = 3.0
 
 
@@ -56,10 +60,27 @@ def _is_empty(directory: Path) -> bool:
     return is_empty
 
 
+def sweep_half_made(parent: Path, now_s: float) -> None:
+    """Remove what workers left that were killed between making the directory and the head in it.
+
+    `now_s` is in seconds since the epoch, as files' times are.
+    """
+    with contextlib.suppress(OSError):
+        for directory in parent.iterdir():
+            if not _has_name(directory) or now_s - directory.stat().st_mtime < HALF_MADE_S:
+                continue
+            if [path.name for path in directory.iterdir()] in ([], [HEAD_PART]):
+                (directory / HEAD_PART).unlink(missing_ok=True)
+                directory.rmdir()
+
+
 def is_journal(directory: Path) -> bool:
     """Whether a directory has the name and the files of a journal."""
-    is_named = len(directory.name) == 32 and set(directory.name) <= set("0123456789abcdef")
-    return is_named and ((directory / HEAD_FILE).exists() or bool(segment_numbers(directory)))
+    return _has_name(directory) and ((directory / HEAD_FILE).exists() or bool(segment_numbers(directory)))
+
+
+def _has_name(directory: Path) -> bool:
+    return len(directory.name) == 32 and set(directory.name) <= set("0123456789abcdef")
 
 
 def mend_head(directory: Path) -> None:
@@ -145,6 +166,7 @@ class OrphanWatch:
         if now_s < self._next_look_s:
             return False
         self._next_look_s = now_s + LOOK_S
+        sweep_half_made(self._parent, time.time())
         found = orphan_directories(self._parent)
         known = self._since_s
         self._since_s = {path: (known or {}).get(path, now_s) for path in found}

@@ -18,6 +18,7 @@ from runlane.transport.journal_layout import (
     CLOSED,
     HEAD_BYTES,
     HEAD_FILE,
+    HEAD_PART,
     PUBLISHED,
     TELLING,
     UNTOLD,
@@ -52,7 +53,7 @@ class JournalHead:
         Raises `OSError` when there is no room or no right, `JournalError` when the journal exists already.
         """
         path = directory / HEAD_FILE
-        part = directory / f"{HEAD_FILE}.part"
+        part = directory / HEAD_PART
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, HEAD_BYTES)

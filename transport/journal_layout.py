@@ -64,6 +64,7 @@ from runlane.config.errors import JournalError
 
 VERSION = 1
 HEAD_FILE = "head"
+HEAD_PART = "head.part"  # before it is whole
 READER_ROLE = "reader"
 SEGMENT_SUFFIX = ".seg"
 HEAD_BYTES = 4096

@@ -4,12 +4,14 @@ A step is a packed binary row (see `StepSchema`); every other kind is a MessageP
 seq. `t_ns` is wall-clock nanoseconds, for display; order is `seq`.
 """
 
+import contextlib
 from typing import Any, Literal
 
 import msgspec
 
 from runlane.config.names import KINDS
 from runlane.transport.messages import Seq
+from runlane.transport.wire import pack
 
 # Bits of a step row's `flags`, one byte per environment.
 TERMINATED = 1
@@ -99,3 +101,14 @@ if {"step", *RECORD_TYPES} != set(KINDS):  # a new kind needs a line in both pla
 
 for _record_type in RECORD_TYPES.values():  # before there are threads, as at the end of `messages.py`
     msgspec.msgpack.Decoder(list[_record_type])  # type: ignore[valid-type]
+
+_encode_plain = msgspec.msgpack.Encoder().encode
+
+
+def pack_record(record: Record) -> bytes:
+    """One record as it stands in the body of its kind's section: a MessagePack array."""
+    # Without a map of the user's own this makes the same bytes in a third of the time.
+    if isinstance(record, EpisodeRecord) and record.info is None:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # a NumPy number, an integer beyond 64 bits
+            return _encode_plain(record)
+    return pack(msgspec.structs.astuple(record))

@@ -33,7 +33,7 @@ from runlane.transport.journal_layout import (
     segment_path,
 )
 from runlane.transport.messages import StepSchema, StreamInfo
-from runlane.transport.records import DropRecord, Record
+from runlane.transport.records import DropRecord, Record, pack_record
 from runlane.transport.wire import KIND_NUMBER, pack
 from runlane.workers.step_layout import StepLayout, VectorLayout
 
@@ -45,10 +45,12 @@ RETRY_S = 0.25
 DROP_BYTES = 128
 
 
-# What a step needs that changes rarely, so that it is one attribute to read and not seven: what packs a record from
-# byte 4 on, the layout's prefix, what puts check and record into the segment, the segment, the record's bytes, dtype
-# and bytes of the observation.
-RowKit = tuple[Callable[..., bytes], bytes, Callable[..., None], mmap.mmap | bytearray, int, Any, int]
+# What a step needs that changes rarely, so that it is one attribute to read and not eight: the clock, what packs a
+# record from byte 4 on, the layout's prefix, what puts check and record into the segment, the segment, the record's
+# bytes, dtype and bytes of the observation.
+RowKit = tuple[
+    Callable[[], int], Callable[..., bytes], bytes, Callable[..., None], mmap.mmap | bytearray, int, Any, int
+]
 
 
 class JournalFullError(Exception):
@@ -100,6 +102,7 @@ class JournalWriter:
     """The journal being written. `rotate` may raise `JournalFullError`; nothing else here waits or fails."""
 
     __slots__ = (
+        "_clock",
         "_last_acked",
         "_making",
         "_next_number",
@@ -152,7 +155,8 @@ class JournalWriter:
         self.stop_offset = -1
         self.layout: StepLayout | VectorLayout | None = None
         self.record_bytes = 0
-        self.row_kit: RowKit = (_refuse, b"", struct.pack_into, self.view, 0, None, 0)
+        self._clock: Callable[[], int] = time.time_ns
+        self.row_kit = self._kit(None, self.view)
 
     # ---- records ------------------------------------------------------------------------------------------
 
@@ -164,10 +168,11 @@ class JournalWriter:
     def append(self, kind: str, make: Callable[[int], Record]) -> int:
         """Give the record that `make` builds the next seq. Returns 0, or the bytes it needs where there is no room."""
         seq = self.seq + 1
-        record = encode_record(KIND_NUMBER[kind], 0, seq, pack(msgspec.structs.astuple(make(seq))))
-        end = self.offset + len(record)
-        if not self.has_room(len(record)):
-            return len(record)
+        record = encode_record(KIND_NUMBER[kind], 0, seq, pack_record(make(seq)))
+        size = len(record)
+        end = self.offset + size
+        if not self.has_room(size):
+            return size
         self.view[self.offset : end] = record
         self.offset = end  # no call from here on: see the module's docstring
         self.seq = seq
@@ -197,8 +202,8 @@ class JournalWriter:
             self.info = msgspec.structs.replace(self.info, schemas=list(self._schemas))
             self._append_info()
             known = self.layouts[key] = layout
-        self.layout = known
-        self.record_bytes = known.record_bytes
+        kit = self._kit(known, self.view)
+        self.layout, self.record_bytes, self.row_kit = known, known.record_bytes, kit
         self.set_stop()
         return known
 
@@ -217,21 +222,29 @@ class JournalWriter:
         self.view[self.offset : end] = record
         self.offset = end
 
+    def _kit(self, layout: StepLayout | VectorLayout | None, view: mmap.mmap | bytearray) -> RowKit:
+        """What `step()` packs rows of a layout with, into a segment."""
+        if not isinstance(layout, StepLayout):
+            return (self._clock, _refuse, b"", struct.pack_into, view, 0, None, 0)
+        pack = layout.pack if layout.is_plain or layout.observation_dtype is not None else _refuse
+        row = (self._clock, pack, layout.prefix, layout.put, view, layout.record_bytes)
+        return (*row, layout.observation_dtype, layout.observation_bytes)
+
+    def set_clock(self, clock: Callable[[], int]) -> None:
+        """What `step()` asks for the time from here on, in nanoseconds."""
+        self._clock = clock
+        self.row_kit = (clock, *self.row_kit[1:])
+
     def set_stop(self) -> None:
-        """Where `step()` has to look again, at the segment's end or once a batch is full; and what it packs with."""
-        layout = self.layout
-        if isinstance(layout, StepLayout):
-            pack = layout.pack if layout.is_plain or layout.observation_dtype is not None else _refuse
-            row = (pack, layout.prefix, layout.put, self.view, layout.record_bytes)
-            self.row_kit = (*row, layout.observation_dtype, layout.observation_bytes)
-        else:
-            self.row_kit = (_refuse, b"", struct.pack_into, self.view, 0, None, 0)
-        if self.segment is None:
+        """Where `step()` has to look again: at the segment's end, or once a batch is full."""
+        size = self.record_bytes
+        if self.segment is None or not size:
             self.stop_offset = -1
             return
-        last = self.segment.size - RECORD_HEADER_BYTES - self.record_bytes + 1
-        rows = max(1, self.wake_seq - self.seq)
-        self.stop_offset = min(last, self.offset + rows * self.record_bytes) if self.record_bytes else -1
+        last = self.segment.size - RECORD_HEADER_BYTES - size + 1
+        rows = self.wake_seq - self.seq
+        full = self.offset + (rows * size if rows > 0 else size)
+        self.stop_offset = min(last, full)
 
     # ---- segments -----------------------------------------------------------------------------------------
 
@@ -240,7 +253,7 @@ class JournalWriter:
 
         An interrupt anywhere before the switch leaves everything as it was: the next attempt does it again.
         """
-        self.stop_offset = -1  # until `set_stop`, also when we are interrupted: what `step()` packs with is stale
+        self.stop_offset = -1  # until `set_stop`, also when we are interrupted: `step()` has to look again
         with self._making:  # the flusher may be making the spare
             if self.spare is None or self.spare.size < self._size_for(size):
                 self._make(size)
@@ -251,6 +264,7 @@ class JournalWriter:
             end = encode_record(END, 0, self.seq, b"")
             offset, end_offset = SEGMENT_HEADER_BYTES + len(info), self.offset + len(end)
             older = () if before is None else (before,)
+            kit = self._kit(self.layout, segment.view)
             # No call from here on: a segment that has begun, and is not the one in use, would be read as what follows.
             if before is not None:
                 before.view[self.offset : end_offset] = end
@@ -258,6 +272,7 @@ class JournalWriter:
             segment.view[SEGMENT_HEADER_BYTES:offset] = info
             segment.view[:SEGMENT_HEADER_BYTES] = header  # after what stands behind it
             self.view, self.offset, self.segment, self.spare = segment.view, offset, segment, None
+            self.row_kit = kit
             self.stop_offset = -1
             self._next_number += 1
             self._older += older

@@ -40,7 +40,7 @@ from runlane.workers.stream_writer import NoRoomError, StreamWriter, holds_turns
 STOPPED_SHARE = 0.6
 _time_ns = time.time_ns
 _TAIL = struct.Struct("<IB")  # env_index and flags
-_TAILS = [_TAIL.pack(0, flags) for flags in range(16)]
+_TAILS = [_TAIL.pack(0, flags) for flags in range(4)]  # TERMINATED and TRUNCATED
 _NO_FLAGS = _TAILS[0]
 _UNLIKE = (TypeError, ValueError, AttributeError, struct.error)
 _SESSIONS: "weakref.WeakSet[WorkerSession]" = weakref.WeakSet()
@@ -69,6 +69,7 @@ class WorkerSession(StreamWriter):
         self._trackers: dict[int, EpisodeTracker] = {0: self._tracker}
         self._vector: VectorTracker | None = None
         super()._open(info)
+        self._journal.set_clock(self._note_start)
 
     # ---- what a training loop calls ----------------------------------------------------------------------
 
@@ -97,23 +98,24 @@ class WorkerSession(StreamWriter):
         self._busy = True  # no call between this and the look before it: see `stream_writer.py`
         try:
             journal = self._journal
-            if not (terminated or truncated or info or env_index or is_reset or is_human) and (
-                (offset := journal.offset) < journal.stop_offset
-            ):
+            if not (info or env_index or is_reset or is_human) and (offset := journal.offset) < journal.stop_offset:
                 try:
                     if reward.__class__ is not float:
                         reward = float(reward)  # the sum of float32 rewards would drift
                     tracker = self._tracker
                     place = tracker.place + ONE_STEP
                     seq = journal.seq + 1
-                    pack, prefix, put, view, size, dtype, observation_bytes = journal.row_kit
+                    tail = _NO_FLAGS
+                    if terminated or truncated:
+                        tail = _TAILS[(TERMINATED if terminated else 0) | (TRUNCATED if truncated else 0)]
+                    clock, pack, prefix, put, view, size, dtype, observation_bytes = journal.row_kit
                     if observation is None:
-                        row = pack(prefix, seq, _time_ns(), place, _NO_FLAGS, reward, action)
+                        row = pack(prefix, seq, clock(), place, tail, reward, action)
                     elif observation.dtype is dtype:
                         values = observation.tobytes()
                         if len(values) != observation_bytes:
                             raise ValueError
-                        row = pack(prefix, seq, _time_ns(), place, _NO_FLAGS, reward, action, values)
+                        row = pack(prefix, seq, clock(), place, tail, reward, action, values)
                     else:
                         raise TypeError
                     put(view, offset, adler32(row), row)
@@ -124,6 +126,8 @@ class WorkerSession(StreamWriter):
                 except _UNLIKE:  # a row unlike the last
                     pass
                 else:
+                    if tail is not _NO_FLAGS:
+                        self._end_episode(tracker, 0, "terminated" if terminated else "truncated", None)
                     return
             self._step(action, reward, terminated, truncated, observation, info, env_index, is_reset, is_human)
         except NoRoomError:
@@ -164,7 +168,7 @@ class WorkerSession(StreamWriter):
                 if terminated or truncated:
                     self._end_episode(tracker, env_index, outcome, None)
             return
-        journal.row_kit[2](journal.view, journal.offset, adler32(row), row)
+        journal.row_kit[3](journal.view, journal.offset, adler32(row), row)
         seq = journal.seq + 1
         journal.offset, journal.seq = journal.offset + journal.record_bytes, seq
         if is_reset:
@@ -375,7 +379,15 @@ class WorkerSession(StreamWriter):
                 lambda seq: EpisodeRecord(seq, now_ns, env_index, episode, total, length, outcome, duration_s, info),
             )
         finally:
-            self._journal.stop_offset = -1  # an episode's first step notes when it was: it takes the longer way
+            self._journal.set_clock(self._note_start)
+
+    def _note_start(self) -> int:
+        """The clock of an episode's first step, which notes when it was."""
+        now_ns = _time_ns()
+        if not self._tracker.started_ns:
+            self._tracker.started_ns = now_ns
+        self._journal.set_clock(_time_ns)
+        return now_ns
 
     def _end_vector_episode(self, vector: VectorTracker, index: int, outcome: Outcome) -> None:
         running = EpisodeTracker(

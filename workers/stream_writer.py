@@ -30,6 +30,8 @@ from runlane.workers.step_layout import StepLayout, VectorLayout
 PAUSE_S = 0.01
 TURN_S = 0.00005
 TELL_S = 10.0
+# A full batch is sent at once, but a storm of them in fewer, larger frames.
+WAKE_S = 0.004
 # A record that says what was lost is small, and must not itself be lost for want of a few bytes.
 SMALL_BYTES = 512
 
@@ -58,7 +60,7 @@ class StreamWriter:
         self._refused: dict[str, int] = defaultdict(int)
         self._is_forked = False
         self._wait_until_s = float("inf")
-        self._tell_drop_s = self._tell_wait_s = 0.0
+        self._tell_drop_s = self._tell_wait_s = self._next_wake_s = 0.0
         directory = data_dir_of(self._settings) / JOURNAL_DIR / info.stream
         self._journal = JournalWriter(directory, info, self._settings.journal, self._settings.session.batch_records)
         self._flusher = Flusher(self._journal, self._endpoint, self._settings)
@@ -116,7 +118,10 @@ class StreamWriter:
         journal = self._journal
         if journal.seq >= journal.wake_seq:
             journal.wake_seq = journal.seq + journal.wake_every
-            self._flusher.wake()
+            now_s = time.monotonic()
+            if now_s >= self._next_wake_s:  # each wake takes the interpreter from training twice
+                self._next_wake_s = now_s + WAKE_S
+                self._flusher.wake()
         if not journal.has_room(size):
             self._make_room(kind, size)
         if self._refused:

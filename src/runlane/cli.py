@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from runlane import __version__
@@ -61,6 +62,9 @@ def up(
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="Stop by itself after the last worker has ended.")
     ] = False,
+    no_workers: Annotated[
+        bool, typer.Option("--no-workers", help="Start none of the workers the settings declare.")
+    ] = False,
     config: Config = None,
     sets: Sets = None,
 ) -> None:
@@ -73,6 +77,8 @@ def up(
 
     settings, options = _settings(config, sets)
     configure_log(names.SUPERVISOR, settings.log_level)
+    if no_workers:
+        settings = msgspec.structs.replace(settings, workers={})
     raise typer.Exit(Supervisor(settings, options, until_idle=until_idle).run())
 
 

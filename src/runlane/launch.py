@@ -48,8 +48,9 @@ class GraphProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline_write = -1
 
-    def start(self, *, until_idle: bool = False) -> Status:
+    def start(self, *, until_idle: bool = False, no_workers: bool = False) -> Status:
         """Start and wait until every child is up; raises `GraphError` with the end of the log."""
+        flags = [*(["--until-idle"] if until_idle else []), *(["--no-workers"] if no_workers else [])]
         log = data_dir_of(self.settings) / names.LOG_DIR / "supervisor.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         lifeline_read, self._lifeline_write = os.pipe()
@@ -58,7 +59,7 @@ class GraphProcess:
             environment |= {names.ENV_LIFELINE: str(lifeline_read), names.ENV_PARENT: str(os.getpid())}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "runlane", "up", *(["--until-idle"] if until_idle else []), *self._arguments],
+                [sys.executable, "-m", "runlane", "up", *flags, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -5,7 +5,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from runlane.actors.orphans import is_journal, is_worker_alive, journals_dir, mend_head, orphan_directories
+from runlane.actors.orphans import (
+    is_journal,
+    is_worker_alive,
+    journals_dir,
+    mend_head,
+    orphan_directories,
+    sweep_half_made,
+)
 from runlane.actors.recovery import RecoveryActor, journal_of_segment
 from runlane.actors.relay import Relay
 from runlane.config.errors import JournalError
@@ -29,6 +36,7 @@ def recover(settings: Settings, settings_arguments: list[str], path: Path | None
     """
     configure_log("recover", "CRITICAL")  # what is wrong is told below, once
     with tempfile.TemporaryDirectory(prefix="runlane-recover-") as scratch:
+        sweep_half_made(journals_dir(settings), time.time())
         sources = find_journals(path or journals_dir(settings), Path(scratch))
         ready = [source for source in sources if _is_ready(source)]
         if not ready:
@@ -41,7 +49,7 @@ def recover(settings: Settings, settings_arguments: list[str], path: Path | None
         options = [*settings_arguments, "--set", "supervisor.recovers=false"]
         graph = GraphProcess(options, settings) if is_ours else None
         if graph is not None:
-            graph.start()
+            graph.start(no_workers=True)
         try:
             return _drain(settings, ready)
         finally:

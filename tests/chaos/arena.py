@@ -207,8 +207,8 @@ class Arena:
         self.herd.sweep()
 
     def left_in_journals(self) -> list[str]:
-        """Names of journals that are not drained."""
-        return sorted(path.name for path in self.journals.iterdir()) if self.journals.is_dir() else []
+        """Names of journals that may hold records not drained: those with a segment."""
+        return sorted({path.parent.name for path in self.journals.glob("*/*.seg")})
 
     def judge(self) -> Verdict:
         """Compare the oracle with the database."""

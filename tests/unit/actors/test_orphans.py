@@ -8,6 +8,7 @@ import pytest
 from fake_journal import FakeJournal, flip
 
 from runlane.actors.orphans import (
+    HALF_MADE_S,
     LOOK_S,
     PATIENCE_S,
     OrphanWatch,
@@ -18,12 +19,14 @@ from runlane.actors.orphans import (
     mend_head,
     orphan_directories,
     orphan_journals,
+    sweep_half_made,
 )
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import RoleLock
 from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_layout import (
     HEAD_FILE,
+    HEAD_PART,
     READER_ROLE,
     SegmentHeader,
     encode_segment_header,
@@ -72,6 +75,25 @@ def test_what_is_no_journal_is_passed_over(settings: Settings, journal: FakeJour
     assert [path.name for path in parent.iterdir() if is_journal(path)] == [journal.info.stream]
     assert _orphans(settings) == [journal.directory]
     assert orphan_directories(parent / "nowhere") == []
+
+
+def test_what_a_killed_worker_left_half_made_is_removed_once_it_is_old(
+    settings: Settings, journal: FakeJournal
+) -> None:
+    """A directory, or the head's first part in one; never one that a living worker may be about to fill."""
+    parent = journals_dir(settings)
+    empty, half = parent / ("0" * 32), parent / ("1" * 32)
+    for directory in (empty, half, parent / "lost+found"):
+        directory.mkdir()
+    (half / HEAD_PART).touch()
+    made_s = half.stat().st_mtime
+    sweep_half_made(parent, made_s + HALF_MADE_S - 1)
+    assert empty.is_dir()
+    assert half.is_dir()
+    sweep_half_made(parent, made_s + HALF_MADE_S + 1)
+    assert sorted(path.name for path in parent.iterdir()) == sorted(["lost+found", journal.directory.name])
+    assert _orphans(settings) == [journal.directory]
+    sweep_half_made(parent / "nowhere", made_s)
 
 
 def test_a_journal_without_a_segment_is_nobodys(settings: Settings) -> None:

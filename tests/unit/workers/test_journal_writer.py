@@ -172,7 +172,7 @@ def test_what_a_row_is_packed_with_follows_the_layout(writer: JournalWriter) -> 
         (VectorLayout(3, 2, None, None), False),
     ):
         used = writer.use(layout)
-        pack = writer.row_kit[0]
+        pack = writer.row_kit[1]
         assert writer.record_bytes == used.record_bytes
         assert (isinstance(used, StepLayout) and pack == used.pack) is is_hot
         if not is_hot:

@@ -22,6 +22,7 @@ from runlane.transport.records import (
     MetricRecord,
     RunRecord,
 )
+from runlane.workers import stream_writer
 from runlane.workers.flusher import Flusher
 
 
@@ -102,11 +103,27 @@ def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch:
         woken_at.append(session.statistics()["records"])
 
     monkeypatch.setattr(Flusher, "wake", wake)
+    monkeypatch.setattr(stream_writer, "WAKE_S", 0.0)
     session = rig.session(batch_records=10)
     for number in range(16):
         session.step(number, 1.0)
         session.metric("a", 1.0)
     assert woken_at == [10, 20, 30]
+
+
+def test_a_storm_of_batches_wakes_the_sender_once_in_a_while(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wake takes the interpreter from training; what lies there goes out in one frame at the next."""
+    wakes: list[int] = []
+
+    def wake(_: Flusher) -> None:
+        wakes.append(1)
+
+    monkeypatch.setattr(Flusher, "wake", wake)
+    monkeypatch.setattr(stream_writer, "WAKE_S", 3_600.0)
+    session = rig.session(batch_records=10)
+    for number in range(100):
+        session.step(number, 1.0)
+    assert len(wakes) == 1
 
 
 def test_several_threads_share_one_stream(rig: SessionRig) -> None:
