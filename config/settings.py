@@ -28,20 +28,34 @@ class QueuePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """QoS policy of one subscriber: how many records may wait for it, and what gives way beyond that.
 
     `block` loses nothing and slows ingress; `drop_oldest` and `drop_newest` lose the record they name;
-    `latest` keeps only the newest batch per stream and kind, and so takes no `max_queue`.
+    `latest` keeps only what is newest of each kind per `key`: a stream, or an environment of a stream, and so
+    takes no `max_queue`. Lossy policies may also drop what has waited for longer than `max_age_ms`.
     """
 
     overflow: Overflow = "drop_oldest"
     max_queue: int | None = None
+    key: Literal["stream", "env"] = "stream"
+    max_age_ms: Annotated[float, msgspec.Meta(gt=0, le=86_400_000)] | None = None
 
     def __post_init__(self) -> None:
         """Refuse pairs that cannot work."""
+        if self.key != "stream" and self.overflow != "latest":
+            raise SettingsError(
+                "key", self.key, f'is of no use to overflow "{self.overflow}"', 'remove it, or choose overflow "latest"'
+            )
+        if self.max_age_ms is not None and self.overflow == "block":
+            raise SettingsError(
+                "max_age_ms",
+                self.max_age_ms,
+                'would lose records of a subscriber with overflow "block", which loses none',
+                'remove max_age_ms, or choose overflow "drop_oldest"',
+            )
         if self.overflow == "latest":
             if self.max_queue is not None:
                 raise SettingsError(
                     "max_queue",
                     self.max_queue,
-                    'overflow "latest" keeps one batch per stream and kind, so it has no queue to bound',
+                    'overflow "latest" keeps one batch per kind and key, so it has no queue to bound',
                     'remove max_queue, or choose overflow "drop_oldest"',
                 )
         elif self.max_queue is not None and self.max_queue < MAX_BATCH_RECORDS:
@@ -63,20 +77,54 @@ class SubscriberSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     overflow: Overflow = "drop_oldest"
     max_queue: int | None = None
+    key: Literal["stream", "env"] = "stream"
+    max_age_ms: Annotated[float, msgspec.Meta(gt=0, le=86_400_000)] | None = None
     window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     kinds: list[str] = msgspec.field(default_factory=lambda: list(names.KINDS))
+    runs: list[str] = []
+    workers: list[str] = []
+    decimate: Positive = 1
     command: Command | None = None
     restart: Restart = "permanent"
 
     def __post_init__(self) -> None:
         """Refuse unknown kinds and impossible policies."""
         check_kinds(self.kinds)
-        _ = self.policy
+        check_decimate(self.decimate, self.policy)
 
     @property
     def policy(self) -> QueuePolicy:
         """The QoS policy these settings describe."""
-        return QueuePolicy(self.overflow, self.max_queue)
+        return QueuePolicy(self.overflow, self.max_queue, self.key, self.max_age_ms)
+
+    @property
+    def selection(self) -> "Selection":
+        """What of the bus these settings ask for."""
+        return Selection(self.kinds, self.runs, self.workers, self.decimate)
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What of the bus a subscriber asks for; the rest never leaves the router, and is no loss.
+
+    `runs` and `workers` are names or shell patterns (`ppo-*`), a run by its id or its name; empty means all.
+    `decimate` n sends every n-th step row of a stream, and every record of other kinds.
+    """
+
+    kinds: list[str] = msgspec.field(default_factory=lambda: list(names.KINDS))
+    runs: list[str] = []
+    workers: list[str] = []
+    decimate: Positive = 1
+
+
+def check_decimate(decimate: int, policy: QueuePolicy) -> None:
+    """Raise `SettingsError` for a decimation that contradicts the policy."""
+    if decimate > 1 and policy.overflow == "block":
+        raise SettingsError(
+            "decimate",
+            decimate,
+            'would leave out steps of a subscriber with overflow "block", which misses none',
+            'remove decimate, or choose overflow "drop_oldest"',
+        )
 
 
 def check_kinds(kinds: list[str]) -> None:
@@ -127,6 +175,8 @@ class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     ingress_hwm: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32
     lease_s: Seconds = 3.0
+    report_s: Seconds = 1.0
+    metrics_s: Seconds = 10.0
     restart: Restart = "permanent"
 
 

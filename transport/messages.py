@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from runlane.config.settings import QueuePolicy
+from runlane.config.settings import QueuePolicy, Selection
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -77,12 +77,14 @@ class StreamHello(_Message, frozen=True, kw_only=True, tag="stream_hello"):
 
     `oldest_seq` is the oldest record the source still holds (everything before it is committed); `sent_seq`
     the newest it has sent on this connection before this message. A worker tells its proxy where its `journal` lies.
+    `high_seq` is the newest record there is, sent or not; 0 where the source does not tell.
     """
 
     info: StreamInfo
     oldest_seq: Annotated[int, msgspec.Meta(ge=1, le=(1 << 40) - 1)]
     sent_seq: Seq
     journal: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    high_seq: Seq = 0
 
 
 class StreamWelcome(_Message, frozen=True, kw_only=True, tag="stream_welcome"):
@@ -125,19 +127,35 @@ class StreamBye(_Message, frozen=True, kw_only=True, tag="stream_bye"):
 
 
 class SubscriberHello(_Message, frozen=True, kw_only=True, tag="subscriber_hello"):
-    """Subscriber → router: who I am and what I want. `policy` None takes the one of the settings file."""
+    """Subscriber → router: who I am and what I want. `policy` None takes the one of the settings file.
+
+    `received` counts, stream by stream, the records this instance was given by the routers before this one.
+    """
 
     name: Name
     instance: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     kinds: list[str]
+    runs: Annotated[list[Name], msgspec.Meta(max_length=1_000)] = []
+    workers: Annotated[list[Name], msgspec.Meta(max_length=1_000)] = []
+    decimate: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] = 1
     policy: QueuePolicy | None = None
     window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     pid: int = 0
     host: str = ""
+    received: dict[StreamId, Seq] = {}
+
+    @property
+    def selection(self) -> Selection:
+        """What of the bus it asks for."""
+        return Selection(self.kinds, self.runs, self.workers, self.decimate)
 
 
 class SubscriberWelcome(_Message, frozen=True, kw_only=True, tag="subscriber_welcome"):
-    """Router → subscriber: connect here. `first_number` is the number before the first delivery."""
+    """Router → subscriber: connect here. `first_number` is the number before the first delivery.
+
+    `watermarks` are the newest seq of each open stream that will not be delivered, because it was accepted before
+    this subscriber joined. A stream that is not among them is delivered from its first record on.
+    """
 
     name: Name
     router: str
@@ -145,6 +163,7 @@ class SubscriberWelcome(_Message, frozen=True, kw_only=True, tag="subscriber_wel
     policy: QueuePolicy
     window: int
     first_number: Seq
+    watermarks: dict[StreamId, Seq] = {}
 
 
 class SubscriberRefused(_Message, frozen=True, kw_only=True, tag="subscriber_refused"):
@@ -182,6 +201,47 @@ class StreamsAlive(_Message, frozen=True, kw_only=True, tag="streams_alive"):
     """
 
     streams: list[StreamId]
+
+
+class SubscriberAccount(msgspec.Struct, frozen=True, array_like=True):
+    """Records of one stream towards one subscriber, up to `last_seq`; what it asked for after `first_seq`.
+
+    At any instant `published = delivered + queued + sum(dropped.values())`. `dropped` is by reason.
+    """
+
+    subscriber: Name
+    run: Name
+    stream: StreamId
+    published: Seq
+    delivered: Seq
+    queued: Seq
+    dropped: dict[str, Seq]
+    first_seq: Seq
+    last_seq: Seq
+
+
+class AccountsRequest(_Message, frozen=True, kw_only=True, tag="accounts_request"):
+    """Anyone → router: the accounts of this subscriber, or with an empty name of all, please."""
+
+    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+class Accounts(_Message, frozen=True, kw_only=True, tag="accounts"):
+    """Router → whoever asked; router → `block` subscriber, those that have changed; router → subscriber, its own
+    before it says goodbye. Each is whole and takes the place of an earlier one. `is_last`: no more parts follow.
+    """
+
+    router: str
+    t_ns: int
+    accounts: list[SubscriberAccount]
+    is_last: bool = True
+
+
+class GraphMetrics(_Message, frozen=True, kw_only=True, tag="graph_metrics"):
+    """Router → `block` subscriber: figures of the graph by source and name, as they are now."""
+
+    t_ns: int
+    values: dict[str, dict[str, float]]
 
 
 class RouterBye(_Message, frozen=True, kw_only=True, tag="router_bye"):
@@ -282,6 +342,9 @@ ControlMessage = (
     | SubscriberBye
     | StreamOpened
     | StreamsAlive
+    | AccountsRequest
+    | Accounts
+    | GraphMetrics
     | RouterBye
     | Heartbeat
     | WorkerStart
