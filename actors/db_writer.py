@@ -15,6 +15,7 @@ import msgspec
 from runlane.actors.outage import Outage
 from runlane.actors.retention import Retention
 from runlane.actors.store import Store
+from runlane.actors.store_figures import CommitTimes, FigureRows, Figures
 from runlane.actors.store_file import StoreFullError
 from runlane.config import log_ids
 from runlane.config.errors import StoreError, WireError
@@ -69,6 +70,7 @@ class DbWriterActor:
         self._pending_epoch = 0
         self._outage = Outage()
         self._heard: dict[str, int] = {}  # streams of which the router heard since the last commit, and when we did
+        self._commit_times = CommitTimes(self.clock.monotonic_s())
         self._streams: dict[bytes, _OpenStream] = {}
         self._step_run: _StepRun | None = None
         self._is_stopping = False
@@ -98,7 +100,10 @@ class DbWriterActor:
         window = declared.window if declared is not None else 16
         kinds: list[str] = declared.kinds if declared is not None else list(KINDS)
         self._link = SubscriberLink(self.settings, DB_WRITER, kinds, None, window, self.clock)
+        self._figures = Figures(self._link.rejections, self._own_values)
         self._link.on_streams_alive = self._on_streams_alive
+        self._link.on_accounts = self._figures.on_accounts
+        self._link.on_metrics = self._figures.on_metrics
 
     @property
     def _is_open(self) -> bool:
@@ -143,7 +148,9 @@ class DbWriterActor:
         """Whether the router is gone for good and everything it delivered is committed."""
         if not self._is_open:
             return True
-        return not self._pending and (self._link.router_said_bye or not self._link.is_joined)
+        if self._pending or (self._figures and not self._outage.attempts):  # no stop waits on a full disk for figures
+            return False
+        return self._link.router_said_bye or not self._link.is_joined
 
     def statistics(self) -> dict[str, Any]:
         """Figures for the heartbeat."""
@@ -157,6 +164,7 @@ class DbWriterActor:
             "rejected_batches": self._rejected,
             "removed_rows": self._retention.removed_rows,
             "rejected": dict(self._link.rejections.by_reason),
+            "lost_figures": self._figures.lost,
             "is_joined": self._link.is_joined,
             **msgspec.to_builtins(self._store.statistics()),
         }
@@ -194,11 +202,21 @@ class DbWriterActor:
         """The router's word, once a second. A commit of ours notes it, one with records if there is any."""
         self._heard.update(dict.fromkeys(streams, self.clock.wall_ns()))
 
+    def _own_values(self) -> dict[str, float]:
+        """Our own figures at this moment, since those of the moment before."""
+        store = self._store.statistics()
+        return {
+            **self._commit_times.take(self.clock.monotonic_s()),
+            "pending_rows": self._pending_rows,
+            "wal_bytes": store.wal_bytes,
+            "database_bytes": store.database_bytes,
+        }
+
     def _is_due(self) -> bool:
         if not self._outage.is_over_at(self.clock.monotonic_s()):
             return False
         if not self._pending:
-            return bool(self._heard)
+            return bool(self._heard or self._figures)
         # A full window means the router waits for our echo: waiting for more rows would only wait for it.
         return (
             self._pending_rows >= self.settings.db_writer.commit_rows
@@ -217,6 +235,7 @@ class DbWriterActor:
                 self._store_delivery(delivery)
             self._store_step_run()
             self._store.note_seen(self._heard)
+            figures = self._store_figures()
             self._store.commit()
         except StoreError as error:
             self._store.rollback()
@@ -226,14 +245,29 @@ class DbWriterActor:
             return
         self._outage.end(self.clock.monotonic_s())
         self._heard.clear()
+        self._figures.forget(figures)
         if not self._pending:
             return
         self._link.echo(self._pending[-1].number, self._pending_epoch)
         self._last_commit_s = self.clock.monotonic_s() - started_s
         self._rows += self._pending_rows
+        self._commit_times.note(self._last_commit_s, self._pending_rows)
         log_event(log_ids.DURABLE_COMMITTED, rows=self._pending_rows, seconds=self._last_commit_s)
         self._pending = []
         self._pending_rows = 0
+
+    def _store_figures(self) -> FigureRows:
+        """Store a part of the accounts and figures that wait. What cannot be stored is told, and no record waits."""
+        rows = self._figures.next_rows()
+        if not (rows.accounts or rows.metrics):
+            return rows
+        try:
+            self._store.put_figures(rows, self.clock.wall_ns())
+        except StoreFullError:
+            raise
+        except (StoreError, *_UNREADABLE) as error:
+            self._link.rejections.reject(WireError("invalid", str(error)), DB_WRITER)
+        return rows
 
     def _store_delivery(self, delivery: Delivery) -> None:
         header = delivery.header

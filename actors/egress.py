@@ -38,9 +38,18 @@ class Egress:
         self.socket: Socket = bind_xpub(context, wanted, subscriber.queue.window, settings.transport)
         self.endpoint = bound_endpoint(self.socket)
         self.lease_at_s = now_s
+        self.moved_at_s = now_s  # when it last echoed, or had nothing to echo
         self.is_gone = False
 
-    def receive(self, bus: RunBus) -> tuple[set[bytes], list[WireError]]:
+    def is_stalled(self, now_s: float, patience_s: float) -> bool:
+        """Whether its process is connected and takes nothing: stopped, asleep, or busy with something else."""
+        queue = self.subscriber.queue
+        if not queue.in_flight_batches:
+            self.moved_at_s = now_s
+        is_idle = now_s - self.moved_at_s > patience_s
+        return self.subscriber.is_live and (is_idle or now_s - self.lease_at_s > patience_s)
+
+    def receive(self, bus: RunBus, now_s: float) -> tuple[set[bytes], list[WireError]]:
         """Read subscriptions and echoes; returns the streams whose ack may move, and what was refused."""
         moved: set[bytes] = set()
         refused: list[WireError] = []
@@ -52,7 +61,8 @@ class Egress:
             try:
                 if len(frames) != 1:
                     raise WireError("frames", f"{len(frames)} in an echo")
-                moved |= bus.on_echo(self.subscriber, decode_echo(frame))
+                moved |= bus.on_echo(self.subscriber, decode_echo(frame), now_s)
+                self.moved_at_s = now_s
             except WireError as error:
                 refused.append(error)
         return moved, refused
@@ -61,10 +71,11 @@ class Egress:
         self.subscriber.is_live = mark == _SUBSCRIBED
         self.is_gone = mark == _UNSUBSCRIBED
 
-    def pump(self, streams: dict[bytes, StreamInfo]) -> int:
+    def pump(self, streams: dict[bytes, StreamInfo], now_s: float) -> int:
         """Send what the window allows; returns how many deliveries went out."""
         subscriber = self.subscriber
         queue = subscriber.queue
+        queue.expire(now_s)
         sent = 0
         while subscriber.is_live and queue.can_send:
             entry = queue.peek()
@@ -83,7 +94,9 @@ class Egress:
         known = self.subscriber.told_infos.get(stream)
         if known is info:
             return True
-        if known != info and not self.send_control(StreamOpened(info=info)):
+        if known != info and not self.send_control(
+            StreamOpened(info=info, after_seq=self.subscriber.starts.get(stream, 0))
+        ):
             return False
         self.subscriber.told_infos[stream] = info  # a keep-alive brings an equal one: compare it once
         return True

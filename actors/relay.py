@@ -61,6 +61,7 @@ class Relay:
             raise JournalError(f"{directory}: the journal says nothing of its stream")
         self.window = AckWindow(settings.proxy.outbox_bytes, acked + 1)
         self.sender = StreamSender(found, self.window, send)
+        self.sender.high_seq = lambda: self.head.published
         self.damage: JournalDamageError | None = None
         self.dead_since_s: float | None = None
         self.end_seq: int | None = None  # of the own record that told this stream's end

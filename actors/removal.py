@@ -1,7 +1,8 @@
 """Taking rows out of the database again: a bounded number at a time, and never without saying so.
 
-Only ended runs lose anything. `runs`, `streams` with their counters, `run_rows` and `drop_rows` stay for ever, so
-what there was remains on record. `retention_rows` says what is gone and keeps it gone: a resend is refused by it.
+Only ended runs lose anything. `runs`, `streams` with their counters, `run_rows`, `drop_rows` and accounts stay for
+ever, so what there was remains on record. `retention_rows` says what is gone and keeps it gone: a resend is refused by
+it.
 """
 
 from typing import NamedTuple

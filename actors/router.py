@@ -9,19 +9,23 @@ from typing import Any
 
 import zmq
 
+from runlane.actors.accountant import Accountant
+from runlane.actors.bus_reporter import subscriber_figures
+from runlane.actors.bus_watch import BusWatch
 from runlane.actors.egress import Egress
 from runlane.actors.run_bus import RunBus, Subscriber
 from runlane.actors.stream_lease import StreamLeases
 from runlane.config import log_ids
 from runlane.config.errors import SettingsError, WireError
 from runlane.config.names import CONTROL_SOCKET, INGRESS_SOCKET, ROUTER
-from runlane.config.settings import QueuePolicy, Settings, check_kinds, check_name
+from runlane.config.settings import QueuePolicy, Settings, check_decimate, check_kinds, check_name
 from runlane.transport.ack import Verdict
 from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import RoleLock, endpoint_of, make_run_dir, unlink_socket
 from runlane.transport.identity import new_stream_id
 from runlane.transport.log import log_event
 from runlane.transport.messages import (
+    AccountsRequest,
     RouterBye,
     StreamAck,
     StreamBye,
@@ -52,8 +56,9 @@ from runlane.transport.wire import BatchHeader, Frame, check_bodies, decode_cont
 
 INGRESS_BURST = 64
 CONTROL_BURST = 64
-OVERFLOW_LOG_S = 10.0
 LEASE_CHECK_S = 0.25
+# At the ordered stop, once everything is committed: so long a lossy subscriber that keeps up may take its rest.
+LAST_WORDS_S = 0.3
 
 
 class RouterActor:
@@ -74,7 +79,10 @@ class RouterActor:
         self._is_stopping = False
         self._was_blocked = False
         self._next_lease_check_s = 0.0
-        self._overflow_logged_s: dict[str, float] = {}
+        self._awaited_s: dict[str, float] = {}  # subscribers of the router before this one, until when they may come
+        self._last_words_s: float | None = None
+        self._watch = BusWatch(self.bus, settings.router.lease_s)
+        self._accountant = Accountant(self.bus, settings.router, self.clock, self.router_id)
 
     # ---- life ----
 
@@ -94,8 +102,12 @@ class RouterActor:
         self._poller.register(self._control, zmq.POLLIN)
         for name, declared in self.settings.subscribers.items():
             self.bus.add_subscriber(
-                name, declared.policy, declared.kinds, declared.window, self.clock.wall_ns(), is_declared=True
+                name, declared.policy, declared.selection, declared.window, self.clock.wall_ns(), is_declared=True
             )
+        until_s = self.clock.monotonic_s() + self.settings.router.lease_s
+        for subscriber in self._accountant.open(make_run_dir(self.settings)):
+            if not subscriber.is_declared:
+                self._awaited_s[subscriber.name] = until_s
 
     def do_work(self, timeout_s: float) -> None:
         """One turn: control, echoes, a burst of ingress, deliveries, acks."""
@@ -108,29 +120,59 @@ class RouterActor:
                 moved |= self._read_egress(egress)
         if self._ingress in ready:
             moved |= self._read_ingress()
+        self._accountant.remember()  # before anything of this turn is sent or acked
         self._pump()
         self._send_acks(moved)
         self._watch_backpressure()
         self._check_leases()
         self._tell_alive()
+        self._accountant.report(self._egress)
 
     def request_stop(self) -> None:
         """Go on delivering until every proxy said goodbye and the durable path is empty."""
         self._is_stopping = True
 
     def is_drained(self) -> bool:
-        """Whether no stream is open and no `block` queue holds anything."""
-        return not self.bus.streams and not any(
-            subscriber.is_block and (subscriber.queue.depth or subscriber.queue.in_flight_records)
+        """Whether no stream is open and no `block` queue holds anything; others get a moment for what they hold."""
+        if self.bus.streams or self._holds_any(is_block=True):
+            return False
+        now_s = self.clock.monotonic_s()
+        if self._last_words_s is None:
+            self._last_words_s = now_s + LAST_WORDS_S
+        return now_s >= self._last_words_s or not self._holds_any(is_block=False)
+
+    def _holds_any(self, *, is_block: bool) -> bool:
+        return any(
+            subscriber.is_block is is_block
+            and (subscriber.queue.depth or subscriber.queue.in_flight_records)
+            and (is_block or subscriber.is_live)
             for subscriber in self.bus.subscribers.values()
         )
 
     def statistics(self) -> dict[str, Any]:
         """Figures for the heartbeat."""
-        return {**self.bus.statistics(), "rejected": dict(self.rejections.by_reason), "router": self.router_id}
+        now_s = self.clock.monotonic_s()
+        figures = self.bus.statistics()
+        for name, latencies in subscriber_figures(self.bus, now_s).items():
+            figures["subscribers"][name] |= {**latencies, "state": self._state(name, now_s)}
+        return {
+            **figures,
+            "records_per_s": round(self._accountant.records_per_s, 1),
+            "rejected": dict(self.rejections.by_reason),
+            "router": self.router_id,
+        }
+
+    def _state(self, name: str, now_s: float) -> str:
+        egress = self._egress.get(name)
+        if egress is None or not egress.subscriber.is_live:
+            return "away"
+        return "stalled" if egress.is_stalled(now_s, self.settings.router.lease_s) else "live"
 
     def on_close(self) -> None:
-        """Say goodbye to subscribers, close all, remove the socket files, let the lock go."""
+        """Say the last accounts and goodbye to subscribers, close all, remove the socket files, let the lock go."""
+        for egress in self._egress.values():
+            self._read_egress(egress)
+        self._accountant.close(self._egress)
         for egress in self._egress.values():
             if egress.subscriber.is_live:
                 egress.send_control(RouterBye(router=self.router_id))
@@ -182,9 +224,9 @@ class RouterActor:
             send_control(self._ingress, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
             return set()
         self._streams_heard.hear(header.stream, self.clock.monotonic_s())
-        verdict, overflowed = self.bus.publish(header, head, bodies)
+        verdict, overflowed = self.bus.publish(header, head, bodies, self.clock.monotonic_s())
         for name in overflowed:
-            self._log_overflow(name)
+            self._watch.overflowed(name, self.clock.monotonic_s())
         if verdict is Verdict.GAP and stream.gate.should_ask():
             expected = stream.gate.expected_seq
             log_event(log_ids.RUNBUS_GAP, stream=stream.info.stream, expected=expected, got=header.first_seq)
@@ -201,6 +243,7 @@ class RouterActor:
         elif isinstance(message, StreamBye):
             stream = self.bus.streams.get(bytes.fromhex(message.stream))
             if stream is not None and stream.peer == peer:
+                self._accountant.stream_closed(bytes.fromhex(message.stream))
                 self.bus.close_stream(bytes.fromhex(message.stream))
                 log_event(log_ids.RUNBUS_STREAM_CLOSED, stream=message.stream, worker=stream.info.worker)
         else:
@@ -216,6 +259,8 @@ class RouterActor:
             return
         is_new = known is None
         stream = self.bus.open_stream(key, hello.info, peer, hello.oldest_seq)
+        stream.high_seq = max(stream.high_seq, hello.high_seq)
+        self._accountant.stream_opened(key)
         self._streams_heard.hear(key, self.clock.monotonic_s())
         if is_new:
             log_event(
@@ -232,6 +277,7 @@ class RouterActor:
             sent_seq=hello.sent_seq,
         )
         send_control(self._ingress, welcome, peer)
+        self._accountant.remember()
         self._send_acks({key}, force=True)
 
     def _send_acks(self, keys: set[bytes], *, force: bool = False) -> None:
@@ -269,6 +315,9 @@ class RouterActor:
             subscriber = self.bus.subscribers.get(message.name)
             if subscriber is not None and subscriber.instance == message.instance:
                 self._leave(subscriber, "bye")
+        elif isinstance(message, AccountsRequest):
+            for accounts in self._accountant.answer(message.name):
+                send_control(self._control, accounts, peer)
         else:
             raise WireError("unexpected", f"{type(message).__name__} at control")
 
@@ -292,6 +341,7 @@ class RouterActor:
         egress = Egress(self._context, self.settings, subscriber, self._serial, self.clock.monotonic_s())
         self._egress[hello.name] = egress
         self._poller.register(egress.socket, zmq.POLLIN)
+        self._accountant.joined(subscriber)
         policy = subscriber.queue.policy
         log_event(
             log_ids.RUNBUS_SUBSCRIBER_JOINED,
@@ -308,6 +358,7 @@ class RouterActor:
             policy=policy,
             window=subscriber.queue.window,
             first_number=subscriber.queue.next_number - 1,
+            watermarks=self.bus.begin(subscriber),
         )
         send_control(self._control, welcome, peer)
 
@@ -316,6 +367,7 @@ class RouterActor:
         try:
             check_name(hello.name, "name")
             check_kinds(hello.kinds)
+            check_decimate(hello.decimate, hello.policy or QueuePolicy())
         except SettingsError as error:
             return str(error), True
         known = self.bus.subscribers.get(hello.name)
@@ -334,14 +386,24 @@ class RouterActor:
         return self.clock.monotonic_s() - egress.lease_at_s > self.settings.router.lease_s
 
     def _admit(self, hello: SubscriberHello) -> Subscriber:
-        """The subscriber this hello speaks for: a new one, or a known one whose process restarted."""
+        """The subscriber this hello speaks for: a new one, or a known one whose process or router restarted."""
         known = self.bus.subscribers.get(hello.name)
+        self._awaited_s.pop(hello.name, None)
+        if known is not None:
+            self._disconnect(known)
+            if known.instance == hello.instance:
+                moved = sum(known.queue.resume(bytes.fromhex(key), n) for key, n in hello.received.items())
+                if moved:
+                    log_event(log_ids.RUNBUS_RESUMED, subscriber=hello.name, records=moved)
+            if not known.is_declared and (hello.policy, hello.selection) != (known.queue.policy, known.selection):
+                self.bus.remove_subscriber(hello.name, "subscriber_restart")  # it wants something else now
+                known = None
         if known is None:
             known = self.bus.add_subscriber(
-                hello.name, hello.policy or QueuePolicy(), hello.kinds, hello.window, self.clock.wall_ns()
+                hello.name, hello.policy or QueuePolicy(), hello.selection, hello.window, self.clock.wall_ns()
             )
-        else:
-            self._disconnect(known)
+        if known.instance != hello.instance:
+            known.queue.begin_instance()
         known.instance = hello.instance
         return known
 
@@ -349,7 +411,9 @@ class RouterActor:
         """Cut the way to a subscriber's former process; what was under way is queued again, or counted."""
         egress = self._egress.pop(subscriber.name, None)
         if egress is not None:
-            self._send_acks(self._read_egress(egress))
+            moved = self._read_egress(egress)
+            self._accountant.remember()
+            self._send_acks(moved)
             self._poller.unregister(egress.socket)
             egress.close()
         if subscriber.is_block:
@@ -366,15 +430,24 @@ class RouterActor:
         subscriber.instance = ""
         if not subscriber.is_declared:
             touched: set[bytes] = set(subscriber.committed) if subscriber.is_block else set()
+            self._accountant.remember()
             self.bus.remove_subscriber(subscriber.name, "subscriber_left")
+            self._accountant.left(subscriber.name)
             self._send_acks(touched)
+        else:
+            self._accountant.left(subscriber.name)
+        self._watch.forget(subscriber.name)
 
     def _check_leases(self) -> None:
         now_s = self.clock.monotonic_s()
         if now_s < self._next_lease_check_s:
             return
         self._next_lease_check_s = now_s + LEASE_CHECK_S
+        for name in [name for name, until_s in self._awaited_s.items() if now_s >= until_s]:
+            del self._awaited_s[name]
+            self._leave(self.bus.subscribers[name], "did not come back after the router's restart")
         for egress in list(self._egress.values()):
+            self._watch.look(egress, now_s)
             if egress.is_gone and (egress.subscriber.is_declared or self._is_silent(egress)):
                 self._leave(egress.subscriber, "disconnected")
             elif not egress.subscriber.is_live and self._is_silent(egress):
@@ -384,7 +457,7 @@ class RouterActor:
 
     def _read_egress(self, egress: Egress) -> set[bytes]:
         was_live = egress.subscriber.is_live
-        moved, refused = egress.receive(self.bus)
+        moved, refused = egress.receive(self.bus, self.clock.monotonic_s())
         for error in refused:
             self.rejections.reject(error, egress.subscriber.name)
         if egress.subscriber.is_live and not was_live:
@@ -392,8 +465,9 @@ class RouterActor:
         return moved
 
     def _pump(self) -> None:
+        now_s = self.clock.monotonic_s()
         for egress in self._egress.values():
-            egress.pump(self.bus.infos)
+            egress.pump(self.bus.infos, now_s)
 
     def _tell_alive(self) -> None:
         """Tell `block` subscribers which streams are there. Never waits: a full pipe goes without."""
@@ -416,13 +490,6 @@ class RouterActor:
             self._poller.unregister(self._ingress)
         else:
             self._poller.register(self._ingress, zmq.POLLIN)
-
-    def _log_overflow(self, name: str) -> None:
-        now_s = self.clock.monotonic_s()
-        if now_s >= self._overflow_logged_s.get(name, 0.0):
-            self._overflow_logged_s[name] = now_s + OVERFLOW_LOG_S
-            queue = self.bus.subscribers[name].queue.statistics()
-            log_event(log_ids.RUNBUS_OVERFLOW, subscriber=name, depth=queue.depth, dropped=sum(queue.dropped.values()))
 
 
 def _is_same_source(known: StreamInfo, other: StreamInfo) -> bool:

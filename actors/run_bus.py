@@ -1,21 +1,27 @@
 """RunBus: which subscriber gets which part of which batch, and how far every stream is committed. No sockets.
 
-Owned by the router. A batch's bodies are never touched here: a subscriber gets whole sections or none.
+Owned by the router. A batch's bodies go through as they came: a subscriber gets whole sections or none, unless it
+asked for less than all rows, or a batch comes that a router before this one had given it in part (`slicing.py`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
-from runlane.config.settings import QueuePolicy
+from runlane.actors.latency import Latency
+from runlane.config.settings import QueuePolicy, Selection
 from runlane.transport.ack import IngressGate, Verdict
 from runlane.transport.messages import StreamInfo
-from runlane.transport.queue import Entry, SubscriberQueue
-from runlane.transport.wire import KIND_NUMBER, BatchHeader, Frame
+from runlane.transport.queue import Account, Entry, SubscriberQueue
+from runlane.transport.slicing import Part, after_seq, by_env, every_nth
+from runlane.transport.wire import KIND_NUMBER, STEP, BatchHeader, Frame, Section, encode_header
 
 KEPT_INFOS = 1024
+# Rare, and missed dearly: they have a lane of their own in every lossy queue.
+VITAL = frozenset(KIND_NUMBER[kind] for kind in ("run", "episode", "log", "drop"))
 
 
 @dataclass(slots=True)
@@ -28,17 +34,52 @@ class Subscriber:
 
     name: str
     queue: SubscriberQueue
-    kinds: frozenset[int]
+    selection: Selection
     is_declared: bool
     instance: str = ""
     is_live: bool = False
     committed: dict[bytes, int] = field(default_factory=dict[bytes, int])
     told_infos: dict[bytes, StreamInfo] = field(default_factory=dict[bytes, StreamInfo])
+    latency: Latency = field(default_factory=Latency)
+    starts: dict[bytes, int] = field(default_factory=dict[bytes, int])  # what it is sent of a stream begins after that
+    kinds: frozenset[int] = field(init=False)
+    _wanted: dict[bytes, bool] = field(default_factory=dict[bytes, bool])
+    _passed: dict[bytes, int] = field(default_factory=dict[bytes, int])
+
+    def __post_init__(self) -> None:
+        """Kinds as numbers."""
+        self.kinds = frozenset(KIND_NUMBER[kind] for kind in self.selection.kinds)
 
     @property
     def is_block(self) -> bool:
         """Whether it loses nothing and its echo is an ack."""
         return self.queue.is_block
+
+    def wants(self, info: StreamInfo, stream: bytes) -> bool:
+        """Whether a stream is of a run and a worker it asked for."""
+        answer = self._wanted.get(stream)
+        if answer is None:
+            selection = self.selection
+            answer = _matches(selection.runs, info.run, info.run_name) and _matches(selection.workers, info.worker)
+            self._wanted[stream] = answer
+        return answer
+
+    def count_rows(self, stream: bytes, rows: int) -> int:
+        """Step rows of a stream that came before these."""
+        passed = self._passed.get(stream, 0)
+        self._passed[stream] = passed + rows
+        return passed
+
+    def forget(self, stream: bytes) -> None:
+        """A stream was closed."""
+        self.committed.pop(stream, None)
+        self.starts.pop(stream, None)
+        self._wanted.pop(stream, None)
+        self._passed.pop(stream, None)
+
+
+def _matches(patterns: Sequence[str], *names: str) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 @dataclass(slots=True)
@@ -49,7 +90,7 @@ class Stream:
     gate: IngressGate
     peer: bytes
     acked_seq: int
-    is_closing: bool = False
+    high_seq: int = 0  # the newest record its source has made, as far as it told
 
 
 class RunBus:
@@ -61,6 +102,9 @@ class RunBus:
         # Also of closed streams: a lossy queue may still hold their records, unreadable without the schema.
         self.infos: dict[bytes, StreamInfo] = {}
         self.subscribers: dict[str, Subscriber] = {}
+        # Accounts of who is not there now: those who left, and those a router before this one had.
+        self.past: dict[str, dict[bytes, Account]] = {}
+        self.runs: dict[bytes, str] = {}  # of every stream that has an account
         self.records_in = 0
         self.batches_in = 0
         self.duplicates = 0
@@ -71,23 +115,76 @@ class RunBus:
         self,
         name: str,
         policy: QueuePolicy,
-        kinds: Iterable[str],
+        selection: Selection,
         window: int,
         first_number: int,
         *,
         is_declared: bool = False,
     ) -> Subscriber:
-        """Give a consumer its own queue. It owes nothing of what was accepted before."""
-        numbers = frozenset(KIND_NUMBER[kind] for kind in kinds)
-        subscriber = Subscriber(name, SubscriberQueue(policy, window, first_number), numbers, is_declared)
+        """Give a consumer its own queue. It owes nothing of what was accepted before; its accounts go on."""
+        subscriber = Subscriber(name, SubscriberQueue(policy, window, first_number), selection, is_declared)
+        subscriber.queue.accounts.update(self.past.pop(name, {}))
         for key, stream in self.streams.items():
             subscriber.committed[key] = stream.gate.expected_seq - 1
+            self._open_account(subscriber, key, stream.gate.expected_seq - 1)
         self.subscribers[name] = subscriber
         return subscriber
 
     def remove_subscriber(self, name: str, reason: str) -> int:
-        """Forget a consumer; what waited for it counts as dropped. Returns those records."""
-        return self.subscribers.pop(name).queue.drop_all(reason)
+        """Forget a consumer but for its accounts; what waited for it counts as dropped. Returns those records."""
+        queue = self.subscribers.pop(name).queue
+        dropped = queue.drop_all(reason)
+        self.past[name] = queue.accounts
+        return dropped
+
+    def begin(self, subscriber: Subscriber) -> dict[str, int]:
+        """A process takes a place: the newest seq of each open stream that it will not be sent."""
+        queue = subscriber.queue
+        for key in self.streams:
+            first_seq = queue.first_waiting_seq(key)
+            subscriber.starts[key] = queue.account(key).last_seq if first_seq is None else first_seq - 1
+        return {key.hex(): subscriber.starts[key] for key in self.streams}
+
+    def account_of(self, name: str, stream: bytes) -> Account | None:
+        """One account, whether its subscriber is there or was."""
+        subscriber = self.subscribers.get(name)
+        return (self.past.get(name, {}) if subscriber is None else subscriber.queue.accounts).get(stream)
+
+    def restore(self, name: str, stream: bytes, run: str, account: Account) -> None:
+        """Take up an account of the router before this one."""
+        self.runs[stream] = run
+        subscriber = self.subscribers.get(name)
+        accounts = self.past.setdefault(name, {}) if subscriber is None else subscriber.queue.accounts
+        accounts[stream] = account
+        if subscriber is not None:
+            subscriber.queue.changed.add(stream)
+
+    def put_away(self, stream: bytes) -> None:
+        """Forget the accounts of a stream that has ended; who still waits for some of it keeps its own."""
+        for subscriber in self.subscribers.values():
+            subscriber.queue.put_away(stream)
+        for accounts in self.past.values():
+            accounts.pop(stream, None)
+        if not any(stream in subscriber.queue.accounts for subscriber in self.subscribers.values()):
+            self.runs.pop(stream, None)
+
+    def take_changed(self) -> set[tuple[str, bytes]]:
+        """Accounts that have changed since this was last asked."""
+        changed: set[tuple[str, bytes]] = set()
+        for name, subscriber in self.subscribers.items():
+            if subscriber.queue.changed:
+                changed |= {(name, stream) for stream in subscriber.queue.changed}
+                subscriber.queue.changed.clear()
+        return changed
+
+    def _open_account(self, subscriber: Subscriber, key: bytes, seq: int) -> None:
+        """Where the account of a stream begins, if it is new; else what came in its absence is none of its."""
+        account = subscriber.queue.accounts.get(key)
+        if account is None:
+            account = subscriber.queue.account(key)
+            account.first_seq = account.last_seq = seq
+        account.last_seq = max(account.last_seq, seq)
+        subscriber.starts[key] = account.last_seq
 
     # ---- streams ----
 
@@ -99,6 +196,8 @@ class RunBus:
             self.streams[key] = stream
             for subscriber in self.subscribers.values():
                 subscriber.committed[key] = oldest_seq - 1
+                self._open_account(subscriber, key, oldest_seq - 1)
+        self.runs[key] = info.run
         stream.info = self.infos[key] = info.with_schemas_of(self.infos.get(key))
         stream.peer = peer
         return stream
@@ -109,12 +208,18 @@ class RunBus:
         while len(self.infos) > KEPT_INFOS + len(self.streams):
             self.infos.pop(next(known for known in self.infos if known not in self.streams))
         for subscriber in self.subscribers.values():
-            subscriber.committed.pop(key, None)
+            subscriber.forget(key)
 
     # ---- batches ----
 
-    def publish(self, header: BatchHeader, head: Frame, bodies: Sequence[Frame]) -> tuple[Verdict, list[str]]:
-        """Accept a batch of an open stream and fan it out; names the subscribers that dropped records."""
+    def publish(
+        self, header: BatchHeader, head: Frame, bodies: Sequence[Frame], now_s: float = 0.0
+    ) -> tuple[Verdict, list[str]]:
+        """Accept a batch of an open stream and fan it out; names the subscribers that dropped records.
+
+        Raises `WireError` for a body that a subscriber wants a part of and that cannot be parted; it is accepted
+        then, and is delivered to the others.
+        """
         stream = self.streams[header.stream]
         verdict = stream.gate.accept(header.first_seq, header.last_seq)
         overflowed: list[str] = []
@@ -122,33 +227,100 @@ class RunBus:
             self.records_in += header.records
             self.batches_in += 1
             for subscriber in self.subscribers.values():
-                if self._offer(subscriber, header, head, bodies):
+                if self._offer(subscriber, stream.info, header, head, bodies, now_s):
                     overflowed.append(subscriber.name)  # noqa: PERF401  a loop with an effect reads as one
         elif verdict is Verdict.DUPLICATE:
             self.duplicates += 1
         return verdict, overflowed
 
-    def _offer(self, subscriber: Subscriber, header: BatchHeader, head: Frame, bodies: Sequence[Frame]) -> int:
-        kinds, queue = subscriber.kinds, subscriber.queue
-        wanted = [index for index, section in enumerate(header.sections) if section.kind in kinds]
-        if queue.is_latest:
-            return sum(queue.offer(_entry(header, head, bodies, [index])) for index in wanted)
-        if wanted or queue.is_block:
+    def _offer(
+        self,
+        subscriber: Subscriber,
+        info: StreamInfo,
+        header: BatchHeader,
+        head: Frame,
+        bodies: Sequence[Frame],
+        now_s: float,
+    ) -> int:
+        key, queue, kinds = header.stream, subscriber.queue, subscriber.kinds
+        account = queue.account(key)
+        if not subscriber.wants(info, key):
+            wanted: list[int] = []
+        else:
+            wanted = [index for index, section in enumerate(header.sections) if section.kind in kinds]
+        known_seq, account.last_seq = account.last_seq, max(account.last_seq, header.last_seq)
+        queue.changed.add(key)
+        if queue.is_block:
             # A block subscriber gets even an empty delivery: its echo is what moves the ack past this batch.
-            return queue.offer(_entry(header, head, bodies, wanted))
-        return 0
+            entry = _entry(header, head, bodies, wanted, now_s)
+            if header.first_seq <= known_seq:
+                entry.records = _records_after(header, bodies, wanted, known_seq)
+            return queue.offer(entry)
+        if not wanted or header.last_seq <= known_seq:
+            return 0
+        if header.first_seq <= known_seq or queue.is_latest or subscriber.selection.decimate > 1:
+            return self._offer_pieces(subscriber, info, header, head, bodies, wanted, known_seq, now_s)
+        entry = _entry(header, head, bodies, wanted, now_s)
+        vital = [index for index in wanted if header.sections[index].kind in VITAL]
+        if len(vital) == len(wanted):
+            entry.is_vital = True
+        elif vital:
+            entry.vital = _entry(header, head, bodies, vital, now_s)
+        return queue.offer(entry)
+
+    def _offer_pieces(
+        self,
+        subscriber: Subscriber,
+        info: StreamInfo,
+        header: BatchHeader,
+        head: Frame,
+        bodies: Sequence[Frame],
+        wanted: Sequence[int],
+        known_seq: int,
+        now_s: float,
+    ) -> int:
+        """The longer way: less than whole sections, or an entry for each of them."""
+        dropped = 0
+        n = subscriber.selection.decimate
+        is_by_env = subscriber.queue.policy.key == "env"
+        for index in wanted:
+            part: Part | None = (header.sections[index], bodies[index])
+            if header.first_seq <= known_seq:
+                part = after_seq(*part, known_seq)
+            if part is not None and n > 1 and part[0].kind == STEP:
+                part = every_nth(*part, subscriber.count_rows(header.stream, part[0].records), n)
+            if part is None:
+                continue
+            pieces = [(0, *part)]
+            if is_by_env and part[0].kind == STEP:
+                pieces = by_env(*part, info.schema(part[0].schema_id))
+            for env, section, body in pieces:
+                if body is bodies[index]:
+                    entry = _entry(header, head, bodies, [index], now_s)
+                else:
+                    entry = _part_entry(header, section, body, now_s)
+                entry.key = (header.stream, section.kind, env)
+                entry.is_vital = section.kind in VITAL
+                dropped += subscriber.queue.offer(entry)
+        return dropped
 
     @property
     def is_blocked(self) -> bool:
         """Whether some `block` queue has no room for another batch, so that ingress must wait."""
         return any(subscriber.queue.is_full for subscriber in self.subscribers.values())
 
+    @property
+    def blocked_by(self) -> list[str]:
+        """Which `block` subscribers ingress waits for."""
+        return [name for name, subscriber in self.subscribers.items() if subscriber.queue.is_full]
+
     # ---- acks ----
 
-    def on_echo(self, subscriber: Subscriber, number: int) -> set[bytes]:
+    def on_echo(self, subscriber: Subscriber, number: int, now_s: float = 0.0) -> set[bytes]:
         """A subscriber consumed (or committed) up to `number`; returns the streams whose ack may move."""
         moved: set[bytes] = set()
         for entry in subscriber.queue.on_echo(number):
+            subscriber.latency.add(now_s - entry.accepted_s, now_s)
             if subscriber.is_block and entry.stream in subscriber.committed:
                 subscriber.committed[entry.stream] = entry.last_seq
                 moved.add(entry.stream)
@@ -181,6 +353,7 @@ class RunBus:
             "duplicates": self.duplicates,
             "streams": len(self.streams),
             "is_blocked": self.is_blocked,
+            "blocked_by": self.blocked_by,
             "subscribers": {
                 name: {**msgspec.to_builtins(subscriber.queue.statistics()), "is_live": subscriber.is_live}
                 for name, subscriber in self.subscribers.items()
@@ -188,7 +361,7 @@ class RunBus:
         }
 
 
-def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int]) -> Entry:
+def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int], now_s: float) -> Entry:
     if len(wanted) == len(bodies):  # all of it, as most subscribers get it
         frames = [head, *bodies]
         records = header.records
@@ -205,4 +378,26 @@ def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Se
         frames=frames,
         size_bytes=sum(map(len, frames)),
         key=(header.stream, header.sections[wanted[0]].kind if wanted else 0),
+        accepted_s=now_s,
     )
+
+
+def _part_entry(header: BatchHeader, section: Section, body: Frame, now_s: float) -> Entry:
+    """An entry with a header of its own, for rows that are not a whole section any more."""
+    head = encode_header(header.stream, header.first_seq, section.records, header.closed_ns, [section])
+    return Entry(
+        stream=header.stream,
+        last_seq=header.last_seq,
+        records=section.records,
+        section_bits=1,
+        frames=[head, body],
+        size_bytes=len(head) + len(body),
+        key=(),
+        accepted_s=now_s,
+    )
+
+
+def _records_after(header: BatchHeader, bodies: Sequence[Frame], wanted: Sequence[int], seq: int) -> int:
+    """How many of the wanted records have not been counted yet."""
+    parts = [after_seq(header.sections[index], bodies[index], seq) for index in wanted]
+    return sum(part[0].records for part in parts if part is not None)

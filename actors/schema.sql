@@ -258,6 +258,61 @@ CREATE TABLE IF NOT EXISTS episode_rollups (
   PRIMARY KEY (stream_no, level, bucket)
 ) STRICT, WITHOUT ROWID;
 
+-- Accounts of subscribers, as the router drew them up last; cumulative. No references: one may come before its stream.
+CREATE TABLE IF NOT EXISTS account_rows (
+  subscriber TEXT NOT NULL,
+  stream     TEXT NOT NULL,                     -- 32 hexadecimal digits
+  run        TEXT NOT NULL,
+  published  INTEGER NOT NULL,
+  delivered  INTEGER NOT NULL,
+  queued     INTEGER NOT NULL,
+  first_seq  INTEGER NOT NULL,                  -- the account begins after this seq
+  last_seq   INTEGER NOT NULL,                  -- and reaches up to this one
+  updated_ns INTEGER NOT NULL,                  -- wall clock of the router
+  PRIMARY KEY (subscriber, stream)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS account_drop_rows (
+  subscriber TEXT NOT NULL,
+  stream     TEXT NOT NULL,
+  reason     TEXT NOT NULL,
+  records    INTEGER NOT NULL,
+  PRIMARY KEY (subscriber, stream, reason)
+) STRICT, WITHOUT ROWID;
+
+-- `balance` is 0 when published = delivered + dropped + queued. No CHECK: a row that does not add up must be seen.
+CREATE VIEW IF NOT EXISTS accounts AS
+SELECT run, name, worker, incarnation, stream, subscriber, published, delivered, dropped, queued,
+       published - delivered - dropped - queued AS balance,
+       first_seq, last_seq, updated_ns,
+       strftime('%Y-%m-%d %H:%M:%f', updated_ns / 1e9, 'unixepoch') AS time
+  FROM (SELECT a.*, r.name, s.worker, s.incarnation,
+               (SELECT coalesce(sum(d.records), 0) FROM account_drop_rows AS d
+                 WHERE d.subscriber = a.subscriber AND d.stream = a.stream) AS dropped
+          FROM account_rows AS a
+          LEFT JOIN streams AS s ON s.stream = a.stream
+          LEFT JOIN runs AS r ON r.run = a.run);
+
+CREATE VIEW IF NOT EXISTS account_drops AS
+SELECT a.run, s.worker, s.incarnation, a.stream, a.subscriber, d.reason, d.records, a.updated_ns,
+       strftime('%Y-%m-%d %H:%M:%f', a.updated_ns / 1e9, 'unixepoch') AS time
+  FROM account_rows AS a
+  JOIN account_drop_rows AS d ON d.subscriber = a.subscriber AND d.stream = a.stream
+  LEFT JOIN streams AS s ON s.stream = a.stream;
+
+-- Figures of the graph over time. The oldest go: those of more than 7 days, or beyond 500,000 rows.
+CREATE TABLE IF NOT EXISTS graph_metric_rows (
+  t_ns   INTEGER NOT NULL,
+  source TEXT NOT NULL,
+  name   TEXT NOT NULL,
+  value  REAL,
+  PRIMARY KEY (t_ns, source, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW IF NOT EXISTS graph_metrics AS
+SELECT source, name, value, t_ns, strftime('%Y-%m-%d %H:%M:%f', t_ns / 1e9, 'unixepoch') AS time
+  FROM graph_metric_rows;
+
 -- What retention removed. It is also a watermark: a record of the class up to last_seq that comes again is refused.
 CREATE TABLE IF NOT EXISTS retention_rows (
   stream_no INTEGER NOT NULL,

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from runlane.actors.account_rows import AccountRows
 from runlane.actors.record_rows import DROP_SQL, ROW_KINDS, rows_of
 from runlane.actors.removal import Removal, Removals
 from runlane.actors.rollups import EpisodeRollups
@@ -19,7 +20,9 @@ from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.run_rows import apply_run_record, open_stream
 from runlane.actors.sql import SqlRow, SqlValue
 from runlane.actors.step_rows import StepBatch, StepLayout, step_layout
+from runlane.actors.store_figures import FigureRows
 from runlane.actors.store_file import DISK_FULL, StoreFullError, make_room, open_writer, store_errors
+from runlane.actors.store_metrics import StoreMetrics
 from runlane.actors.wal_keeper import WalKeeper
 from runlane.config.errors import EndpointError, StoreError
 from runlane.config.names import KINDS
@@ -100,6 +103,8 @@ class Store:
         self._cursor = self._connection.cursor()
         self.removals = Removals(self._connection)
         self._rollups = EpisodeRollups(self._connection)
+        self._accounts = AccountRows(self._connection)
+        self._metrics = StoreMetrics(self._connection)
         self._log = WalKeeper(self._connection, path, settings.wal_limit_bytes, clock or SystemClock())
         self._layouts: dict[tuple[int, int], tuple[StepSchema, StepLayout]] = {}
         self._newest_steps: dict[int, int] = {}  # by stream, the open transaction included
@@ -140,6 +145,7 @@ class Store:
         self._newest_steps.clear()
         self._rollups.end(is_committed=False)
         self.removals.forget()
+        self._metrics.forget()
         with store_errors(self.path):
             if self._connection.in_transaction:
                 self._cursor.execute("ROLLBACK")
@@ -185,6 +191,25 @@ class Store:
         """
         self._require_transaction()
         self._seen.update(seen)
+
+    # ---- figures of the graph ----------------------------------------------------------------------------
+
+    def put_figures(self, rows: FigureRows, now_ns: int) -> None:
+        """Store accounts and figures, all or none. On an error that is no full disk the transaction is as before."""
+        self._require_transaction()
+        with store_errors(self.path):
+            self._cursor.execute("SAVEPOINT figures")
+            try:
+                self._accounts.put(rows.accounts)
+                if rows.metrics:
+                    self._metrics.put(rows.metrics, now_ns)
+            except BaseException:
+                self._metrics.forget()
+                if self._connection.in_transaction:  # not where SQLite rolled all of it back
+                    self._cursor.execute("ROLLBACK TO figures")
+                    self._cursor.execute("RELEASE figures")
+                raise
+            self._cursor.execute("RELEASE figures")
 
     # ---- records -----------------------------------------------------------------------------------------
 

@@ -83,6 +83,8 @@ def open_writer(path: Path, settings: DbWriterSettings) -> Connection:
             connection.set_busy_timeout(BUSY_MS)
             if _is_empty(connection, path):
                 _create(connection)
+            else:  # tables and views that came after it was made: the version stands for what is not just added
+                connection.execute(f"BEGIN IMMEDIATE; {_schema()}; COMMIT")
             _configure(connection, path, settings)
         except BaseException:
             connection.close()
@@ -174,11 +176,14 @@ def _identity(connection: Connection) -> tuple[int, int, int]:
             connection.execute("ROLLBACK")
 
 
+def _schema() -> str:
+    return resources.files("runlane.actors").joinpath("schema.sql").read_text("utf-8")
+
+
 def _create(connection: Connection) -> None:
     """All or nothing: the version is set in the transaction that makes the tables."""
-    schema = resources.files("runlane.actors").joinpath("schema.sql").read_text("utf-8")
     connection.execute(
-        f"BEGIN IMMEDIATE; {schema}; PRAGMA application_id = {APPLICATION_ID};"
+        f"BEGIN IMMEDIATE; {_schema()}; PRAGMA application_id = {APPLICATION_ID};"
         f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
     )
 

@@ -59,6 +59,19 @@ RUNBUS_SUBSCRIBER_LIVE = _info("RUNBUS_SUBSCRIBER_LIVE", "a subscriber's socket 
 RUNBUS_SUBSCRIBER_LEFT = _info("RUNBUS_SUBSCRIBER_LEFT", "a subscriber said goodbye, died or let its lease end")
 RUNBUS_SUBSCRIBER_REFUSED = _warning("RUNBUS_SUBSCRIBER_REFUSED", "a hello was refused; `reason` says why")
 RUNBUS_OVERFLOW = _warning("RUNBUS_OVERFLOW", "a QoS policy began to drop records of a subscriber's queue")
+RUNBUS_QUEUE_DEPTH = _warning("RUNBUS_QUEUE_DEPTH", "a lossy subscriber's queue is four fifths full; it will soon drop")
+RUNBUS_SUBSCRIBER_STALLED = _warning(
+    "RUNBUS_SUBSCRIBER_STALLED", "a subscriber has taken nothing for longer than its lease; others do not wait for it"
+)
+RUNBUS_RESTORED = _info(
+    "RUNBUS_RESTORED", "a new router took up the accounts of one that died; `dropped` is what its lossy queues held"
+)
+RUNBUS_RESUMED = _info(
+    "RUNBUS_RESUMED", "a subscriber told a new router what it was given by the one before; that counts as delivered"
+)
+RUNBUS_NO_MEMORY = _error(
+    "RUNBUS_NO_MEMORY", "accounts cannot be kept in the run directory: they would not survive a kill of the router"
+)
 RUNBUS_BACKPRESSURE = _debug("RUNBUS_BACKPRESSURE", "a full block queue stopped ingress, or let it go on")
 RUNBUS_STREAM_OPENED = _info("RUNBUS_STREAM_OPENED", "a proxy announced a stream")
 RUNBUS_STREAM_REFUSED = _error(

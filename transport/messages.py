@@ -58,6 +58,10 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     is_resumed: bool = False
     resumed_step: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
 
+    def schema(self, schema_id: int) -> StepSchema | None:
+        """The layout of the step rows that carry this id, if it was announced."""
+        return next((schema for schema in self.schemas if schema.schema_id == schema_id), None)
+
     def with_schemas_of(self, known: "StreamInfo | None") -> "StreamInfo":
         """This info, with the schemas of an earlier one where that has more: a stream's schemas are only ever added.
 
@@ -189,9 +193,13 @@ class SubscriberBye(_Message, frozen=True, kw_only=True, tag="subscriber_bye"):
 
 
 class StreamOpened(_Message, frozen=True, kw_only=True, tag="stream_opened"):
-    """Router → subscriber, before the first delivery of a stream and whenever its schemas grow."""
+    """Router → subscriber, before the first delivery of a stream and whenever its schemas grow.
+
+    What this subscriber is sent of it begins after `after_seq`: what came before was accepted before it joined.
+    """
 
     info: StreamInfo
+    after_seq: Seq = 0
 
 
 class StreamsAlive(_Message, frozen=True, kw_only=True, tag="streams_alive"):

@@ -2,6 +2,9 @@
 
 Owned by the router alone. Loss is normal for the three lossy policies and impossible under `block`; either
 way, for each stream and at every instant: published = delivered + dropped + queued.
+
+Entries that are vital (runs, episodes, logs, drops: rare, and missed dearly) wait in a lane of their own with the
+same bound, so that no firehose of steps ever displaces one. Both lanes are sent in the order of arrival.
 """
 
 from collections import deque
@@ -12,34 +15,56 @@ import msgspec
 
 from runlane.config.errors import WireError
 from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy
-from runlane.transport.wire import Frame
+from runlane.transport.wire import Frame, decode_header
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """The part of one batch that a subscriber gets. `key` is what `latest` keeps the newest of."""
+    """The part of one batch that a subscriber gets. `key` is what `latest` keeps the newest of.
+
+    `records` are those that count; what a `block` subscriber is sent again may hold more. `accepted_s` is when the
+    router took it, in seconds of its clock. `vital` is the vital part of an entry that has others, too: when the rest
+    has to go, it stays.
+    """
 
     stream: bytes
     last_seq: int
     records: int
     section_bits: int
     frames: list[Frame]
-    key: tuple[bytes, int]
+    key: tuple[object, ...]
     size_bytes: int = 0
+    is_vital: bool = False
+    accepted_s: float = 0.0
+    order: int = 0
+    vital: "Entry | None" = None
 
 
 @dataclass(slots=True)
 class Account:
-    """Records of one stream towards one subscriber. `queued` follows; nothing else is stored."""
+    """Records of one stream towards one subscriber: what it asked for of the seqs after `first_seq` to `last_seq`.
+
+    `delivered_seq` is how far it went in order; `base` what was delivered before the present process joined.
+    """
 
     published: int = 0
     delivered: int = 0
+    queued: int = 0
     dropped: dict[str, int] = field(default_factory=dict[str, int])
+    first_seq: int = 0
+    last_seq: int = 0
+    delivered_seq: int = 0
+    base: int = 0
 
     @property
-    def queued(self) -> int:
-        """Records waiting or under way: what is neither delivered nor dropped."""
-        return self.published - self.delivered - sum(self.dropped.values())
+    def balance(self) -> int:
+        """0, or a record was counted twice or not at all."""
+        return self.published - self.delivered - self.queued - sum(self.dropped.values())
+
+    def drop(self, records: int, reason: str) -> None:
+        """Count queued records as dropped."""
+        self.queued -= records
+        self.dropped[reason] = self.dropped.get(reason, 0) + records
 
 
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,10 +80,13 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     in_flight_batches: int
     window: int
+    credits: int
 
 
 # Large observations fill memory long before they fill a queue of records. Beyond this the same rule applies.
 MAX_QUEUE_BYTES = 64 << 20
+# What was in a router's lossy queues when it died, as far as its subscriber does not say otherwise.
+ROUTER_RESTART = "router_restart"
 
 
 class SubscriberQueue:
@@ -73,13 +101,19 @@ class SubscriberQueue:
         self.peak = 0
         self.in_flight_records = 0
         self.accounts: dict[bytes, Account] = {}
+        self.changed: set[bytes] = set()  # streams whose accounts have changed since somebody last looked
         self.is_block = policy.overflow == "block"
         self.is_latest = policy.overflow == "latest"
         self._max_records = policy.max_records
+        self._max_age_s = None if policy.max_age_ms is None else policy.max_age_ms / 1000
         self._waiting: deque[Entry] = deque()
-        self._newest: dict[tuple[bytes, int], Entry] = {}
+        self._vital: deque[Entry] = deque()
+        self._vital_depth = 0
+        self._newest: dict[tuple[object, ...], Entry] = {}
         self._under_way: deque[tuple[int, Entry]] = deque()
         self._number = first_number
+        self._order = 0
+        self._closed = Account()  # sums of accounts that were put away
 
     # ---- in ----
 
@@ -90,8 +124,13 @@ class SubscriberQueue:
         """
         account = self.account(entry.stream)
         account.published += entry.records
+        account.queued += entry.records
+        self.changed.add(entry.stream)
+        self._order += 1
+        entry.order = self._order
         dropped = self._replace(entry) if self.is_latest else self._enqueue(entry)
-        self.peak = max(self.peak, self.depth)
+        if self.depth > self.peak:
+            self.peak = self.depth
         return dropped
 
     def _replace(self, entry: Entry) -> int:
@@ -101,35 +140,78 @@ class SubscriberQueue:
         return self._drop(before, "superseded") if before is not None else 0
 
     def _enqueue(self, entry: Entry) -> int:
+        if self.is_block:
+            self._waiting.append(entry)
+            self._hold(entry)
+            return 0
+        lane = self._vital if entry.is_vital else self._waiting
         dropped = 0
-        if not self.is_block:
-            if self.policy.overflow == "drop_newest" and not self._has_room_for(entry):
-                self._hold(entry)
-                return self._drop(entry, "drop_newest")
-            while self.policy.overflow == "drop_oldest" and self._waiting and not self._has_room_for(entry):
-                dropped += self._drop(self._waiting.popleft(), "drop_oldest")
-        self._waiting.append(entry)
+        if self.policy.overflow == "drop_newest" and not self._has_room_for(entry, lane):
+            self._hold(entry)
+            return self._give_up(entry, "drop_newest")
+        while lane and not self._has_room_for(entry, lane):
+            dropped += self._give_up(lane.popleft(), "drop_oldest")
+        lane.append(entry)
         self._hold(entry)
         return dropped
 
-    def _has_room_for(self, entry: Entry) -> bool:
-        fits = not self._waiting or self.size_bytes + entry.size_bytes <= MAX_QUEUE_BYTES
-        return fits and self.depth + entry.records <= self._max_records
+    def _has_room_for(self, entry: Entry, lane: deque[Entry]) -> bool:
+        depth = self._vital_depth if entry.is_vital else self.depth - self._vital_depth
+        fits = not lane or self.size_bytes + entry.size_bytes <= MAX_QUEUE_BYTES
+        return fits and depth + entry.records <= self._max_records
 
     def _hold(self, entry: Entry) -> None:
         self.depth += entry.records
         self.size_bytes += entry.size_bytes
+        if entry.is_vital:
+            self._vital_depth += entry.records
 
     def _let_go(self, entry: Entry) -> None:
         self.depth -= entry.records
         self.size_bytes -= entry.size_bytes
+        if entry.is_vital:
+            self._vital_depth -= entry.records
 
     def _drop(self, entry: Entry, reason: str) -> int:
         """Count an entry that is in `depth` as dropped."""
         self._let_go(entry)
-        dropped = self.accounts[entry.stream].dropped
-        dropped[reason] = dropped.get(reason, 0) + entry.records
+        self.accounts[entry.stream].drop(entry.records, reason)
+        self.changed.add(entry.stream)
         return entry.records
+
+    def _give_up(self, entry: Entry, reason: str) -> int:
+        """Drop an entry for want of room, but for its vital part: that goes on in its own lane, at its own place."""
+        vital = entry.vital
+        if vital is None:
+            return self._drop(entry, reason)
+        self._let_go(entry)
+        dropped = entry.records - vital.records
+        self.accounts[entry.stream].drop(dropped, reason)
+        vital.is_vital, vital.order = True, entry.order
+        lane = self._vital
+        while not self._has_room_for(vital, lane):
+            if self.policy.overflow == "drop_newest" or lane[0].order > vital.order:
+                self._hold(vital)
+                return dropped + self._drop(vital, reason)
+            dropped += self._drop(lane.popleft(), reason)
+        at = next((index for index, known in enumerate(lane) if known.order > vital.order), len(lane))
+        lane.insert(at, vital)
+        self._hold(vital)
+        return dropped
+
+    def expire(self, now_s: float) -> int:
+        """Drop what has waited for longer than `max_age_ms`; returns those records."""
+        if self._max_age_s is None:
+            return 0
+        since_s = now_s - self._max_age_s
+        dropped = 0
+        for lane in (self._vital, self._waiting):
+            while lane and lane[0].accepted_s < since_s:
+                dropped += self._drop(lane.popleft(), "stale")
+        for entry in [entry for entry in self._newest.values() if entry.accepted_s < since_s]:
+            del self._newest[entry.key]
+            dropped += self._drop(entry, "stale")
+        return dropped
 
     @property
     def is_full(self) -> bool:
@@ -148,11 +230,17 @@ class SubscriberQueue:
     @property
     def can_send(self) -> bool:
         """Whether something waits and the window has room."""
-        return len(self._under_way) < self.window and bool(self._newest if self.is_latest else self._waiting)
+        return len(self._under_way) < self.window and bool(self._waiting or self._vital or self._newest)
+
+    def _lane(self) -> deque[Entry]:
+        """The lane whose first entry came first."""
+        if not self._vital or (self._waiting and self._waiting[0].order < self._vital[0].order):
+            return self._waiting
+        return self._vital
 
     def peek(self) -> Entry:
         """The entry to send next; only while `can_send`."""
-        return next(iter(self._newest.values())) if self.is_latest else self._waiting[0]
+        return next(iter(self._newest.values())) if self.is_latest else self._lane()[0]
 
     @property
     def next_number(self) -> int:
@@ -161,11 +249,11 @@ class SubscriberQueue:
 
     def mark_sent(self) -> None:
         """The socket took the entry that `peek` returned, under `next_number`."""
-        entry = self.peek()
         if self.is_latest:
+            entry = self.peek()
             del self._newest[entry.key]
         else:
-            self._waiting.popleft()
+            entry = self._lane().popleft()
         self._number += 1
         self._let_go(entry)
         self.in_flight_records += entry.records
@@ -182,9 +270,19 @@ class SubscriberQueue:
         while self._under_way and self._under_way[0][0] <= number:
             entry = self._under_way.popleft()[1]
             self.in_flight_records -= entry.records
-            self.accounts[entry.stream].delivered += entry.records
+            account = self.accounts[entry.stream]
+            account.queued -= entry.records
+            account.delivered += entry.records
+            if entry.last_seq > account.delivered_seq:
+                account.delivered_seq = entry.last_seq
+            self.changed.add(entry.stream)
             done.append(entry)
         return done
+
+    @property
+    def in_flight_batches(self) -> int:
+        """Deliveries sent and not echoed."""
+        return len(self._under_way)
 
     # ---- a subscriber that went away ----
 
@@ -211,11 +309,36 @@ class SubscriberQueue:
     def drop_all(self, reason: str) -> int:
         """Count everything that waits or is under way as dropped."""
         records = self.drop_in_flight(reason)
-        entries: Iterable[Entry] = [*self._waiting, *self._newest.values()]
+        entries: Iterable[Entry] = [*self._waiting, *self._vital, *self._newest.values()]
         records += sum(self._drop(entry, reason) for entry in entries)
         self._waiting.clear()
+        self._vital.clear()
         self._newest.clear()
         return records
+
+    def resume(self, stream: bytes, received: int) -> int:
+        """Believe a subscriber how many records of a stream its present process was given before our time.
+
+        What was counted as dropped with the router before, because nobody could say, moves to delivered; returns
+        how many that are. A figure that contradicts the account is not believed.
+        """
+        account = self.accounts.get(stream)
+        lost = account.dropped.get(ROUTER_RESTART, 0) if account is not None else 0
+        if account is None or not 0 < account.base + received - account.delivered <= lost:
+            return 0
+        moved = account.base + received - account.delivered
+        account.delivered += moved
+        account.dropped[ROUTER_RESTART] -= moved
+        if not account.dropped[ROUTER_RESTART]:
+            del account.dropped[ROUTER_RESTART]
+        self.changed.add(stream)
+        return moved
+
+    def begin_instance(self) -> None:
+        """Another process takes this place: what it is given counts from here."""
+        for stream, account in self.accounts.items():
+            account.base = account.delivered
+            self.changed.add(stream)
 
     # ---- figures ----
 
@@ -226,10 +349,35 @@ class SubscriberQueue:
             account = self.accounts[stream] = Account()
         return account
 
+    def put_away(self, stream: bytes) -> None:
+        """Forget the account of a stream that has ended and of which nothing is queued; the sums stay."""
+        account = self.accounts.get(stream)
+        if account is None or account.queued:
+            return
+        del self.accounts[stream]
+        self.changed.discard(stream)
+        self._closed.published += account.published
+        self._closed.delivered += account.delivered
+        for reason, records in account.dropped.items():
+            self._closed.dropped[reason] = self._closed.dropped.get(reason, 0) + records
+
+    def held(self, stream: bytes) -> int:
+        """Records of a stream that are in the queue or under way, counted one by one: what `queued` must equal."""
+        waiting: Iterable[Entry] = [*self._waiting, *self._vital, *self._newest.values()]
+        entries = [*waiting, *(entry for _, entry in self._under_way)]
+        return sum(entry.records for entry in entries if entry.stream == stream)
+
+    def first_waiting_seq(self, stream: bytes) -> int | None:
+        """First seq of the oldest batch of a stream that waits; None when none does."""
+        waiting: Iterable[Entry] = [*self._waiting, *self._vital, *self._newest.values()]
+        heads = [entry.frames[0] for entry in waiting if entry.stream == stream]
+        return min((decode_header(head).first_seq for head in heads), default=None)
+
     def statistics(self) -> QueueStatistics:
         """Frozen figures over all streams."""
+        accounts = [self._closed, *self.accounts.values()]
         dropped: dict[str, int] = {}
-        for account in self.accounts.values():
+        for account in accounts:
             for reason, records in account.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + records
         return QueueStatistics(
@@ -238,9 +386,10 @@ class SubscriberQueue:
             depth=self.depth,
             in_flight=self.in_flight_records,
             peak=self.peak,
-            published=sum(account.published for account in self.accounts.values()),
-            delivered=sum(account.delivered for account in self.accounts.values()),
+            published=sum(account.published for account in accounts),
+            delivered=sum(account.delivered for account in accounts),
             dropped=dropped,
             in_flight_batches=len(self._under_way),
             window=self.window,
+            credits=self.window - len(self._under_way),
         )

@@ -38,6 +38,7 @@ class StreamSender:
         self._is_asking = False
         self._next_hello_s = 0.0
         self._is_closed = False
+        self.high_seq: Callable[[], int] = lambda: 0  # the source's newest record, where it is further than the window
 
     def pump(self, now_s: float) -> int:
         """Say what is due and send what can be sent; returns how many batches went out."""
@@ -54,7 +55,12 @@ class StreamSender:
     def _hello(self, now_s: float) -> bool:
         """Announce the stream as it is now. Also the keep-alive that finds batches lost on the way."""
         info = self.info  # read once: the owner may announce new schemas from another thread at any moment
-        hello = StreamHello(info=info, oldest_seq=self.window.oldest_seq, sent_seq=self.window.sent_seq)
+        hello = StreamHello(
+            info=info,
+            oldest_seq=self.window.oldest_seq,
+            sent_seq=self.window.sent_seq,
+            high_seq=max(self.high_seq(), self.window.last_seq),
+        )
         if not self._send([encode_control(hello)]):
             return False
         self._told_schemas = len(info.schemas)

@@ -5,7 +5,7 @@ import pytest
 
 from runlane.actors.run_bus import KEPT_INFOS, RunBus, Subscriber
 from runlane.config.names import KINDS
-from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy
+from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy, Selection
 from runlane.transport.ack import Verdict
 from runlane.transport.messages import StepSchema, StreamInfo
 from runlane.transport.testing import SEQ_ONLY, make_batch, make_info, seqs_of
@@ -32,7 +32,7 @@ class Bench:
 
     def join(self, name: str, policy: QueuePolicy = BLOCK, kinds: tuple[str, ...] = KINDS) -> Subscriber:
         """Add a subscriber with a window nothing fills."""
-        return self.bus.add_subscriber(name, policy, kinds, 1_000, 0)
+        return self.bus.add_subscriber(name, policy, Selection(list(kinds)), 1_000, 0)
 
     def publish(self, info: StreamInfo | None = None, first_seq: int | None = None, **records: int) -> list[str]:
         """Publish the next batch, which must be new; returns who dropped something."""

@@ -72,7 +72,7 @@ def test_the_hello_says_what_is_held_and_what_was_sent(rig: Rig) -> None:
     rig.sender.on_message(StreamAck(stream=rig.info.stream, seq=2), 0.0)
     rig.send.take()
     rig.sender.pump(ANSWER_S)
-    assert rig.send.take() == [StreamHello(info=rig.info, oldest_seq=3, sent_seq=6)]
+    assert rig.send.take() == [StreamHello(info=rig.info, oldest_seq=3, sent_seq=6, high_seq=6)]
 
 
 def test_without_a_peer_nothing_is_marked_sent(rig: Rig) -> None:

@@ -1,0 +1,124 @@
+"""Accountant: keeps what the bus accounts for safe from a kill, and tells it to who stores it. Owned by the router."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from runlane.actors.bus_memory import BusMemory
+from runlane.actors.bus_reporter import BusReporter, bus_metrics
+from runlane.actors.egress import Egress
+from runlane.actors.run_bus import RunBus, Subscriber
+from runlane.config.settings import RouterSettings
+from runlane.transport.clock import Clock
+from runlane.transport.messages import Accounts, GraphMetrics
+
+# Closed streams whose accounts are still told to who asks.
+KEPT_CLOSED = 256
+
+
+class Accountant:
+    """Accounts in the ledger once a turn, to `block` subscribers every `report_s`; figures every `metrics_s`."""
+
+    def __init__(self, bus: RunBus, settings: RouterSettings, clock: Clock, router_id: str) -> None:
+        """No file is touched before `open`."""
+        self.records_per_s = 0.0
+        self._bus = bus
+        self._settings = settings
+        self._clock = clock
+        self._reporter = BusReporter(bus, router_id, clock.wall_ns)
+        self._memory: BusMemory | None = None
+        self._next_report_s = self._next_metrics_s = 0.0
+        self._rate_at = (clock.monotonic_s(), 0)
+        self._closed: dict[bytes, None] = {}
+
+    def open(self, directory: Path) -> list[Subscriber]:
+        """Take up what a router that died left there; returns the subscribers it had."""
+        self._memory = BusMemory(directory, self._bus)
+        return self._memory.restore(self._clock.wall_ns())
+
+    def remember(self, also: Iterable[tuple[str, bytes]] = ()) -> None:
+        """Note what has changed, so that it survives us."""
+        changed = self._bus.take_changed().union(also)
+        if changed and self._memory is not None:
+            self._memory.note(changed)
+            self._reporter.note(changed)
+
+    def stream_opened(self, stream: bytes) -> None:
+        """It is written again."""
+        self._closed.pop(stream, None)
+
+    def stream_closed(self, stream: bytes) -> None:
+        """Its source said goodbye; its accounts are kept for a while."""
+        self._closed[stream] = None
+
+    def joined(self, subscriber: Subscriber) -> None:
+        """A subscriber has a process. One that stores accounts is told all of them."""
+        if subscriber.is_block:
+            self._reporter.begin(subscriber.name)
+        if self._memory is not None:
+            self._memory.note_subscribers()
+
+    def left(self, name: str) -> None:
+        """Its process is gone."""
+        self._reporter.end(name)
+        self.remember((name, stream) for stream in self._bus.past.get(name, ()))
+        if self._memory is not None:
+            self._memory.note_subscribers()
+
+    def answer(self, name: str) -> Iterator[Accounts]:
+        """The accounts of one subscriber, or with an empty name of all."""
+        return self._reporter.answer(name)
+
+    def report(self, ways: Mapping[str, Egress]) -> None:
+        """Tell accounts and figures when it is time. Never waits: what a full pipe does not take is due again."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_report_s:
+            return
+        self._next_report_s = now_s + self._settings.report_s
+        since_s, records = self._rate_at
+        if now_s > since_s:
+            self.records_per_s = (self._bus.records_in - records) / (now_s - since_s)
+            self._rate_at = (now_s, self._bus.records_in)
+        is_due = now_s >= self._next_metrics_s
+        if is_due:
+            self._next_metrics_s = now_s + self._settings.metrics_s
+        self._tell(ways, with_metrics=is_due)
+        self._put_away()
+
+    def _tell(self, ways: Mapping[str, Egress], *, with_metrics: bool) -> None:
+        metrics: GraphMetrics | None = None
+        for name, egress in ways.items():
+            if not (egress.subscriber.is_block and egress.subscriber.is_live):
+                continue
+            self._reporter.tell(name, egress.send_control)
+            if with_metrics:
+                metrics = metrics or GraphMetrics(t_ns=self._clock.wall_ns(), values=self._metrics())
+                egress.send_control(metrics)
+
+    def _metrics(self) -> dict[str, dict[str, float]]:
+        return bus_metrics(self._bus, self.records_per_s, self._clock.monotonic_s())
+
+    def _put_away(self) -> None:
+        """Let go of accounts of streams that ended long ago, once everybody knows them."""
+        for stream in list(self._closed)[: max(0, len(self._closed) - KEPT_CLOSED)]:
+            names = [*self._bus.subscribers, *self._bus.past]
+            if all(self._reporter.is_told(name, stream) for name in names):
+                del self._closed[stream]
+                self._bus.put_away(stream)
+                for name in names:
+                    if self._memory is not None and self._bus.account_of(name, stream) is None:
+                        self._memory.forget(name, stream)
+
+    def close(self, ways: Mapping[str, Egress]) -> None:
+        """The router ends in order: what lossy queues still hold is lost, and everybody is told the final sums."""
+        for subscriber in self._bus.subscribers.values():
+            if not subscriber.is_block:
+                subscriber.queue.drop_all("router_stopped")
+        self.remember()
+        self._tell(ways, with_metrics=True)
+        for name, egress in ways.items():
+            if egress.subscriber.is_live:
+                for accounts in self.answer(name):
+                    egress.send_control(accounts)
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
