@@ -44,10 +44,8 @@ class BusMemory:
 
     def restore(self, first_number: int) -> list[Subscriber]:
         """Take up what the router before left; returns the subscribers it had that may come back."""
-        instances = {}
         found: list[Subscriber] = []
         for known in self._read():
-            instances[known.name] = known.instance
             subscriber = self._bus.subscribers.get(known.name)
             if subscriber is None:
                 subscriber = self._bus.add_subscriber(

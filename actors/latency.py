@@ -39,4 +39,4 @@ class Latency:
         is_next = now_s - self._turn_s < 2 * INTERVAL_S
         self._before = self._now if is_next else [0] * len(self._now)
         self._now = [0] * len(self._before)
-        self._turn_s = now_s
+        self._turn_s = self._turn_s + INTERVAL_S if is_next else now_s

@@ -105,6 +105,10 @@ class Ledger:
                 base=base,
             )
             account.queued = account.balance
+            if account.queued < 0:  # what a power failure may leave
+                self._words[(at + _USED) // 8] = 0
+                self._free.append(slot)
+                continue
             saved = Saved(_text(name), stream, _text(run), account)
             self._slots[saved.subscriber, stream] = slot
             yield saved

@@ -428,6 +428,7 @@ class RouterActor:
         log_event(log_ids.RUNBUS_SUBSCRIBER_LEFT, subscriber=subscriber.name, reason=reason)
         self._disconnect(subscriber)
         subscriber.instance = ""
+        self._awaited_s.pop(subscriber.name, None)
         if not subscriber.is_declared:
             touched: set[bytes] = set(subscriber.committed) if subscriber.is_block else set()
             self._accountant.remember()

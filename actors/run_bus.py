@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from runlane.actors.latency import Latency
+from runlane.config.errors import WireError
 from runlane.config.settings import QueuePolicy, Selection
 from runlane.transport.ack import IngressGate, Verdict
 from runlane.transport.messages import StreamInfo
@@ -226,9 +227,15 @@ class RunBus:
         if verdict is Verdict.NEW:
             self.records_in += header.records
             self.batches_in += 1
+            refused: WireError | None = None
             for subscriber in self.subscribers.values():
-                if self._offer(subscriber, stream.info, header, head, bodies, now_s):
-                    overflowed.append(subscriber.name)  # noqa: PERF401  a loop with an effect reads as one
+                try:
+                    if self._offer(subscriber, stream.info, header, head, bodies, now_s):
+                        overflowed.append(subscriber.name)
+                except WireError as error:
+                    refused = error
+            if refused is not None:
+                raise refused
         elif verdict is Verdict.DUPLICATE:
             self.duplicates += 1
         return verdict, overflowed
@@ -253,9 +260,13 @@ class RunBus:
         if queue.is_block:
             # A block subscriber gets even an empty delivery: its echo is what moves the ack past this batch.
             entry = _entry(header, head, bodies, wanted, now_s)
-            if header.first_seq <= known_seq:
-                entry.records = _records_after(header, bodies, wanted, known_seq)
-            return queue.offer(entry)
+            try:
+                if header.first_seq <= known_seq:
+                    entry.records = max(0, min(entry.records, header.last_seq - known_seq))  # if the body is no help
+                    entry.records = _records_after(header, bodies, wanted, known_seq)
+            finally:  # whatever is in it: an ack must not pass over a batch that it was never sent
+                queue.offer(entry)
+            return 0
         if not wanted or header.last_seq <= known_seq:
             return 0
         if header.first_seq <= known_seq or queue.is_latest or subscriber.selection.decimate > 1:
@@ -284,21 +295,22 @@ class RunBus:
         n = subscriber.selection.decimate
         is_by_env = subscriber.queue.policy.key == "env"
         for index in wanted:
-            part: Part | None = (header.sections[index], bodies[index])
+            part: Part | None = header.sections[index], bodies[index]
             if header.first_seq <= known_seq:
-                part = after_seq(*part, known_seq)
+                part = after_seq(part[0], part[1], known_seq)
             if part is not None and n > 1 and part[0].kind == STEP:
-                part = every_nth(*part, subscriber.count_rows(header.stream, part[0].records), n)
+                passed = subscriber.count_rows(header.stream, part[0].records)
+                part = every_nth(part[0], part[1], passed, n)
             if part is None:
                 continue
-            pieces = [(0, *part)]
-            if is_by_env and part[0].kind == STEP:
-                pieces = by_env(*part, info.schema(part[0].schema_id))
+            pieces = [(0, part[0], part[1])]
+            if is_by_env and pieces[0][1].kind == STEP:
+                pieces = by_env(part[0], part[1], info.schema(part[0].schema_id))
             for env, section, body in pieces:
                 if body is bodies[index]:
                     entry = _entry(header, head, bodies, [index], now_s)
                 else:
-                    entry = _part_entry(header, section, body, now_s)
+                    entry = _part_entry(header, section, body, known_seq, now_s)
                 entry.key = (header.stream, section.kind, env)
                 entry.is_vital = section.kind in VITAL
                 dropped += subscriber.queue.offer(entry)
@@ -382,9 +394,10 @@ def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Se
     )
 
 
-def _part_entry(header: BatchHeader, section: Section, body: Frame, now_s: float) -> Entry:
-    """An entry with a header of its own, for rows that are not a whole section any more."""
-    head = encode_header(header.stream, header.first_seq, section.records, header.closed_ns, [section])
+def _part_entry(header: BatchHeader, section: Section, body: Frame, known_seq: int, now_s: float) -> Entry:
+    """An entry with a header of its own, for rows that are not a whole section any more. All are after `known_seq`."""
+    first_seq = max(header.first_seq, known_seq + 1)
+    head = encode_header(header.stream, first_seq, section.records, header.closed_ns, [section])
     return Entry(
         stream=header.stream,
         last_seq=header.last_seq,

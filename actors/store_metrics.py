@@ -27,7 +27,7 @@ class StoreMetrics:
         self._connection = connection
         self._cursor = connection.cursor()
         self._max_rows = max_rows
-        self._rows: int | None = None  # counted once: counting half a million takes some 10 ms
+        self._rows: int | None = None  # counted once: counting half a million takes a millisecond
 
     def put(self, rows: Sequence[SqlRow], now_ns: int) -> None:
         """Store rows of time, source, name and value, then remove a bite of what is beyond the limits."""

@@ -11,7 +11,31 @@ from rich.table import Table
 from runlane.gui.long_table import print_table
 from runlane.transport.messages import Status
 
-SUBSCRIBER_COLUMNS = ("overflow", "published", "delivered", "dropped", "queued", "peak", "window")
+SUBSCRIBER_COLUMNS = (
+    "subscriber",
+    "policy",
+    "state",
+    "credits",
+    "depth",
+    "in flight",
+    "peak",
+    "published",
+    "delivered",
+    "dropped",
+    "p50 / p99 ms",
+)
+ACCOUNT_COLUMNS = (
+    "subscriber",
+    "run",
+    "stream",
+    "published",
+    "delivered",
+    "dropped",
+    "queued",
+    "balance",
+    "first seq",
+    "last seq",
+)
 
 
 def console() -> Console:
@@ -76,7 +100,7 @@ def _duration(started_ns: int, ended_ns: int | None) -> str:
 
 
 def print_status(status: Status) -> None:
-    """Print a graph: its processes, then every subscriber's account."""
+    """Print a graph: its processes, then every subscriber's queue, and whom ingress waits for."""
     out = console()
     where = escape(status.data_dir)
     out.print(f"graph {status.state}, supervisor pid {status.pid}, up {status.uptime_s:.0f} s, data in {where}")
@@ -89,25 +113,68 @@ def print_status(status: Status) -> None:
         )
     out.print(table)
     routers = [child.statistics for child in status.children if child.kind == "router"]
-    subscribers: dict[str, dict[str, Any]] = routers[0].get("subscribers", {}) if routers else {}
-    accounts = Table("subscriber", "live", *SUBSCRIBER_COLUMNS, title="published = delivered + dropped + queued")
-    for name, account in subscribers.items():
-        row = account_of(account)
-        accounts.add_row(
-            name, "yes" if account.get("is_live") else "no", *(str(row[key]) for key in SUBSCRIBER_COLUMNS)
-        )
-    out.print(accounts)
+    if routers:
+        _print_subscribers(out, routers[0])
 
 
-def account_of(account: dict[str, Any]) -> dict[str, Any]:
-    """A subscriber's figures with `queued` (waiting + under way) and the drops as one readable text."""
-    dropped: dict[str, int] = account.get("dropped", {})
-    reasons = ", ".join(f"{reason} {records}" for reason, records in dropped.items())
-    return {
-        **account,
-        "queued": account.get("depth", 0) + account.get("in_flight", 0),
-        "dropped": f"{sum(dropped.values())} ({reasons})" if reasons else "0",
-    }
+def _print_subscribers(out: Console, router: dict[str, Any]) -> None:
+    """Print what the router's heartbeat says of each subscriber. A figure it does not give is a dash."""
+    subscribers: dict[str, dict[str, Any]] = router.get("subscribers", {})
+    table = Table(*SUBSCRIBER_COLUMNS, title="published = delivered + dropped + depth + in flight")
+    for name, figures in subscribers.items():
+        table.add_row(escape(name), *map(escape, _subscriber_row(figures)))
+    out.print(table)
+    out.print(escape(_ingress_text(router)))
+
+
+def _subscriber_row(figures: dict[str, Any]) -> list[str]:
+    window, under_way = figures.get("window"), figures.get("in_flight_batches")
+    credits_left = figures.get("credits")
+    if credits_left is None and window is not None and under_way is not None:
+        credits_left = window - under_way
+    state = figures.get("state") or ("live" if figures.get("is_live") else "away")
+    return [
+        " ".join(str(figures[key]) for key in ("overflow", "max_queue") if figures.get(key)) or "-",
+        str(state),
+        _known(credits_left) if window is None else f"{_known(credits_left)} of {window}",
+        *(_known(figures.get(key)) for key in ("depth", "in_flight", "peak", "published", "delivered")),
+        dropped_text(figures.get("dropped") or {}),
+        f"{_milliseconds(figures.get('latency_p50_ms'))} / {_milliseconds(figures.get('latency_p99_ms'))}",
+    ]
+
+
+def _ingress_text(router: dict[str, Any]) -> str:
+    if not router.get("is_blocked"):
+        return "ingress is open: no block subscriber is full"
+    return f"ingress waits for {', '.join(map(str, router.get('blocked_by') or ())) or 'a block subscriber'}"
+
+
+def dropped_text(dropped: dict[str, int]) -> str:
+    """Drops in all, and by reason where there are any: `7 (oldest 5, stale 2)`."""
+    reasons = ", ".join(f"{reason} {records}" for reason, records in dropped.items() if records)
+    return f"{sum(dropped.values())} ({reasons})" if reasons else "0"
+
+
+def _known(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _milliseconds(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else "-"
+
+
+def print_accounts(accounts: Sequence[dict[str, Any]] | None) -> None:
+    """Print the account of each subscriber and stream; None means that the router did not answer."""
+    if accounts is None:
+        console().print("the router did not give its accounts in time; the stored ones are in the view `accounts`")
+        return
+    keys = ("published", "delivered", "dropped", "queued", "balance", "first_seq", "last_seq")
+    rows = [
+        [account["subscriber"], account["run"], account["stream"]]
+        + [dropped_text(account[key]) if key == "dropped" else str(account[key]) for key in keys]
+        for account in accounts
+    ]
+    print_table(console(), ACCOUNT_COLUMNS, rows)
 
 
 def _figures(statistics: dict[str, Any]) -> str:

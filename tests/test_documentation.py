@@ -261,6 +261,7 @@ PARTS: dict[str, type[msgspec.Struct]] = {
         messages.StepSchema,
         messages.StepField,
         messages.ChildStatus,
+        messages.SubscriberAccount,
         settings.QueuePolicy,
     )
 }

@@ -1,26 +1,31 @@
-"""GraphClient: a command's or a worker's short conversation with the supervisor of a graph."""
+"""GraphClient: a command's or a worker's short conversation with the supervisor of a graph, or with its router."""
 
 import os
+import time
 from types import TracebackType
 from typing import Self
 
 import zmq
 
-from runlane.config.errors import GraphError
-from runlane.config.names import SUPERVISOR, SUPERVISOR_SOCKET
+from runlane.config.errors import GraphError, WireError
+from runlane.config.names import CONTROL_SOCKET, ROUTER, SUPERVISOR, SUPERVISOR_SOCKET
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import endpoint_of, is_role_alive, run_dir_of
 from runlane.transport.messages import (
+    Accounts,
+    AccountsRequest,
     ControlMessage,
     Refused,
     Status,
     StatusRequest,
     StopRequest,
+    SubscriberAccount,
     WorkerExited,
     WorkerStart,
     WorkerStarted,
 )
-from runlane.transport.sockets import Context, connect_dealer, request
+from runlane.transport.sockets import Context, Socket, connect_dealer, request, send_control
+from runlane.transport.wire import decode_control
 
 NOT_RUNNING = "no graph is running for data directory {}; start one with `runlane up`"
 
@@ -74,6 +79,19 @@ class GraphClient:
         """Ask for the ordered stop; True when the supervisor took it up."""
         return isinstance(self._ask(StopRequest(), timeout_s), Status)
 
+    def accounts(self, timeout_s: float = 1.0) -> list[SubscriberAccount] | None:
+        """The router's accounts at this moment, or None when it does not give all of them in time."""
+        if self._settings.transport.kind == "ipc" and not is_role_alive(run_dir_of(self._settings), ROUTER):
+            return None
+        endpoint = endpoint_of(self._settings, CONTROL_SOCKET)
+        dealer = connect_dealer(self._context, endpoint, 16, self._settings.transport)
+        try:
+            return _all_parts(dealer, time.monotonic() + timeout_s)
+        except WireError:  # a router of another version
+            return None
+        finally:
+            dealer.close(0)
+
     def close(self) -> None:
         """Close the socket."""
         self._dealer.close(0)
@@ -86,3 +104,20 @@ class GraphClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _all_parts(router: Socket, end_s: float) -> list[SubscriberAccount] | None:
+    found: list[SubscriberAccount] = []
+    if not _is_ready(router, zmq.POLLOUT, end_s) or not send_control(router, AccountsRequest()):
+        return None
+    while _is_ready(router, zmq.POLLIN, end_s):
+        message = decode_control(router.recv())
+        if isinstance(message, Accounts):
+            found += message.accounts
+            if message.is_last:
+                return found
+    return None
+
+
+def _is_ready(router: Socket, event: int, end_s: float) -> bool:
+    return bool(router.poll(max(0, int(1000 * (end_s - time.monotonic()))), event))

@@ -109,6 +109,7 @@ class SubscriberQueue:
         self._waiting: deque[Entry] = deque()
         self._vital: deque[Entry] = deque()
         self._vital_depth = 0
+        self._vital_bytes = 0
         self._newest: dict[tuple[object, ...], Entry] = {}
         self._under_way: deque[tuple[int, Entry]] = deque()
         self._number = first_number
@@ -156,8 +157,10 @@ class SubscriberQueue:
         return dropped
 
     def _has_room_for(self, entry: Entry, lane: deque[Entry]) -> bool:
-        depth = self._vital_depth if entry.is_vital else self.depth - self._vital_depth
-        fits = not lane or self.size_bytes + entry.size_bytes <= MAX_QUEUE_BYTES
+        depth, size_bytes = self._vital_depth, self._vital_bytes
+        if not entry.is_vital:
+            depth, size_bytes = self.depth - depth, self.size_bytes - size_bytes
+        fits = not lane or size_bytes + entry.size_bytes <= MAX_QUEUE_BYTES
         return fits and depth + entry.records <= self._max_records
 
     def _hold(self, entry: Entry) -> None:
@@ -165,12 +168,14 @@ class SubscriberQueue:
         self.size_bytes += entry.size_bytes
         if entry.is_vital:
             self._vital_depth += entry.records
+            self._vital_bytes += entry.size_bytes
 
     def _let_go(self, entry: Entry) -> None:
         self.depth -= entry.records
         self.size_bytes -= entry.size_bytes
         if entry.is_vital:
             self._vital_depth -= entry.records
+            self._vital_bytes -= entry.size_bytes
 
     def _drop(self, entry: Entry, reason: str) -> int:
         """Count an entry that is in `depth` as dropped."""
@@ -187,6 +192,7 @@ class SubscriberQueue:
         self._let_go(entry)
         dropped = entry.records - vital.records
         self.accounts[entry.stream].drop(dropped, reason)
+        self.changed.add(entry.stream)
         vital.is_vital, vital.order = True, entry.order
         lane = self._vital
         while not self._has_room_for(vital, lane):

@@ -25,6 +25,8 @@ def by_env(section: Section, body: Frame, schema: StepSchema | None) -> list[tup
     if at is None:
         return [(0, section, body)]
     rows = _rows(section, body)
+    if rows.shape[1] < at + 4:
+        raise WireError("rows", f"step rows of {rows.shape[1]} bytes have no env_index at {at}")
     envs = np.ascontiguousarray(rows[:, at : at + 4]).view("<u4")[:, 0]
     found: list[tuple[int, Section, Frame]] = []
     for env in np.unique(envs).tolist():
@@ -45,8 +47,11 @@ def after_seq(section: Section, body: Frame, seq: int) -> Part | None:
     records = unpack(body)
     try:
         kept = [record for record in records if record[0] > seq]
+        count = len(records)
     except (TypeError, IndexError, KeyError):
         raise WireError("rows", "records without a seq") from None
+    if count != section.records:
+        raise WireError("rows", f"{count} records, the section says {section.records}")
     if not kept:
         return None
     data = pack(kept)

@@ -3,28 +3,36 @@
 Two sockets: a DEALER for hello and lease, which outlives the router, and an XSUB for deliveries, which is
 replaced at every welcome. A delivery belongs to the epoch it came in; an echo of a former epoch is dropped,
 because it would mean nothing, or the wrong batch, to a new router.
+
+A new router is told what was received from those before it. So the data socket of a router that is gone is closed
+before the hello: a delivery taken from it later would be in nobody's account.
 """
 
 import contextlib
 import os
 import socket as host_socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import zmq
 
 from runlane.config import log_ids
 from runlane.config.errors import SubscriberRefusedError, WireError
 from runlane.config.names import CONTROL_SOCKET
-from runlane.config.settings import QueuePolicy, Settings
+from runlane.config.settings import QueuePolicy, Selection, Settings
 from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import endpoint_of
 from runlane.transport.identity import new_stream_id
 from runlane.transport.log import log_event
 from runlane.transport.messages import (
+    Accounts,
+    AccountsRequest,
+    GraphMetrics,
     RouterBye,
     StreamInfo,
     StreamOpened,
     StreamsAlive,
+    SubscriberAccount,
     SubscriberBye,
     SubscriberHello,
     SubscriberLease,
@@ -47,6 +55,8 @@ from runlane.transport.wire import Delivery, Frame, decode_control, decode_deliv
 HELLO_RETRY_S = 0.1
 LEASE_S = 0.5
 REFUSAL_PATIENCE_S = 5.0
+# Of so many streams, the newest, a hello tells what was received: 45 bytes each, and a control frame ends at 1 MiB.
+MAX_RECEIVED_STREAMS = 16_384
 
 
 class SubscriberLink:
@@ -60,8 +70,16 @@ class SubscriberLink:
         policy: QueuePolicy | None,
         window: int,
         clock: Clock | None = None,
+        *,
+        runs: Sequence[str] = (),
+        workers: Sequence[str] = (),
+        decimate: int = 1,
     ) -> None:
-        """Connect the control socket; the hello goes out at the first `wait`."""
+        """Connect the control socket; the hello goes out at the first `wait`.
+
+        `received` counts the records handed on, by stream, over the life of this instance: see `count_received`.
+        `watermarks` are of the newest welcome, `accounts` the newest known of this subscriber, by stream.
+        """
         self.name = name
         self.kinds = kinds
         self.policy = policy
@@ -71,8 +89,15 @@ class SubscriberLink:
         self.epoch = 0
         self.router_said_bye = False
         self.on_streams_alive: Callable[[list[str]], None] | None = None
+        self.on_accounts: Callable[[Accounts], None] | None = None
+        self.on_metrics: Callable[[GraphMetrics], None] | None = None
+        self.received: dict[str, int] = {}
+        self.watermarks: dict[str, int] = {}
+        self.accounts: dict[str, SubscriberAccount] = {}
+        self.answers = 0
+        self.clock: Clock = clock or SystemClock()
+        self._selection = Selection(kinds, list(runs), list(workers), decimate)
         self._settings = settings
-        self._clock = clock or SystemClock()
         self._instance = new_stream_id()
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
@@ -96,6 +121,7 @@ class SubscriberLink:
     def watch(self, thing: int) -> None:
         """Let a file descriptor end `wait` early, too."""
         self._poller.register(thing, zmq.POLLIN)
+        self._control_poller.register(thing, zmq.POLLIN)
 
     def wait(self, timeout_s: float, *, for_data: bool = True) -> None:
         """Keep hello and lease going, then wait for a delivery at most `timeout_s`; or only wait.
@@ -103,13 +129,13 @@ class SubscriberLink:
         Raises `SubscriberRefusedError` when the router refuses for good.
         """
         self._speak()
-        until_word_s = max(0.0, self._next_word_s - self._clock.monotonic_s())
+        until_word_s = max(0.0, self._next_word_s - self.clock.monotonic_s())
         ready = poll_events(self._poller if for_data else self._control_poller, min(timeout_s, until_word_s))
         if self._control in ready:
             self._listen()
 
     def _speak(self) -> None:
-        now_s = self._clock.monotonic_s()
+        now_s = self.clock.monotonic_s()
         if now_s < self._next_word_s:
             return
         if self._is_joined:
@@ -120,14 +146,32 @@ class SubscriberLink:
                 name=self.name,
                 instance=self._instance,
                 kinds=self.kinds,
+                runs=self._selection.runs,
+                workers=self._selection.workers,
+                decimate=self._selection.decimate,
                 policy=self.policy,
                 window=self.window,
                 pid=os.getpid(),
                 host=host_socket.gethostname(),
+                received=self._told(),
             )
             is_sent = send_control(self._control, hello)
             self._has_said_hello = self._has_said_hello or is_sent
             self._next_word_s = now_s + (LEASE_S if is_sent else HELLO_RETRY_S)
+
+    def _told(self) -> dict[str, int]:
+        return dict(islice(self.received.items(), max(0, len(self.received) - MAX_RECEIVED_STREAMS), None))
+
+    def count_received(self, delivery: Delivery) -> None:
+        """Count a delivery as handed on, whatever becomes of it then: the next router is told so."""
+        here = zip(delivery.header.sections, delivery.bodies, strict=True)
+        records = sum(section.records for section, body in here if body is not None)
+        stream = delivery.header.stream.hex()
+        self.received[stream] = self.received.get(stream, 0) + records
+
+    def ask_accounts(self) -> bool:
+        """Ask the router for our accounts; `answers` is raised by one when all of them have come. False: not sent."""
+        return send_control(self._control, AccountsRequest(name=self.name))
 
     def _listen(self) -> None:
         while (frames := receive_frames(self._control)) is not None:
@@ -140,23 +184,33 @@ class SubscriberLink:
                 self._join(message)
             elif isinstance(message, SubscriberRefused):
                 self._on_refusal(message)
+            elif isinstance(message, Accounts):
+                self._keep_accounts(message)
+                self.answers += message.is_last
+
+    def _keep_accounts(self, message: Accounts) -> None:
+        for account in message.accounts:
+            if account.subscriber == self.name:
+                self.accounts[account.stream] = account
 
     def _join(self, welcome: SubscriberWelcome) -> None:
         self._leave_data()
         self._data = connect_xsub(self._context, welcome.endpoint, welcome.window, self._settings.transport)
         self._poller.register(self._data, zmq.POLLIN)
         self.streams.clear()
+        self.watermarks = welcome.watermarks
         self.epoch += 1
         self.window = welcome.window
         self._is_joined = True
         self.router_said_bye = False
         self._refused_since_s = None
-        self._next_word_s = self._clock.monotonic_s() + LEASE_S
+        self._next_word_s = self.clock.monotonic_s() + LEASE_S
 
     def _on_refusal(self, refused: SubscriberRefused) -> None:
-        now_s = self._clock.monotonic_s()
+        now_s = self.clock.monotonic_s()
         if self._is_joined and not refused.is_final:  # a new router, which does not know us yet
             self._is_joined = False
+            self._leave_data()
             self._next_word_s = now_s
             return
         if self._refused_since_s is None:
@@ -195,6 +249,13 @@ class SubscriberLink:
         elif isinstance(message, StreamsAlive):
             if self.on_streams_alive is not None:
                 self.on_streams_alive(message.streams)
+        elif isinstance(message, Accounts):
+            self._keep_accounts(message)
+            if self.on_accounts is not None:
+                self.on_accounts(message)
+        elif isinstance(message, GraphMetrics):
+            if self.on_metrics is not None:
+                self.on_metrics(message)
         elif isinstance(message, RouterBye):
             self.router_said_bye = True
             self._is_joined = False

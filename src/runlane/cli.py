@@ -10,7 +10,7 @@ import typer
 
 from runlane import __version__
 from runlane.config import names
-from runlane.config.errors import GraphError, RunlaneError, StoreError
+from runlane.config.errors import RunlaneError, StoreError
 from runlane.config.load import load, shipped
 from runlane.config.settings import Settings
 
@@ -176,22 +176,26 @@ def curve(
 
 
 @app.command()
-def status(as_json: AsJson = False, config: Config = None, sets: Sets = None) -> None:
-    """Show the running graph: processes, every subscriber's queue and drops, rows committed."""
-    import msgspec
-
-    from runlane.gui.tables import print_status
-    from runlane.transport.graph_client import NOT_RUNNING, GraphClient
+def status(
+    with_accounts: Annotated[
+        bool, typer.Option("--accounts", help="Ask the router for the account of every subscriber and stream, too.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Show the running graph: its processes, and every subscriber's policy, queue, drops and latency."""
+    from runlane.gui.tables import print_accounts, print_status
+    from runlane.status import graph_status
 
     settings, _ = _settings(config, sets)
-    with GraphClient(settings) as client:
-        found = client.status()
-    if found is None:
-        raise GraphError(NOT_RUNNING.format(settings.data_dir))
+    found = graph_status(settings, with_accounts=as_json or with_accounts)
     if as_json:
-        print(json.dumps(msgspec.to_builtins(found), indent=2))
-    else:
-        print_status(found)
+        print(found.json())
+        return
+    print_status(found.status)
+    if with_accounts:
+        print_accounts(found.accounts)
 
 
 @app.command()

@@ -20,10 +20,12 @@ from runlane.actors import store_reader
 from runlane.actors.mean_return import MEAN_EPISODES, MEAN_SQL
 from runlane.actors.sql import connect
 from runlane.actors.store import Store
+from runlane.actors.store_figures import FigureRows
 from runlane.actors.store_file import open_readonly
 from runlane.actors.store_reader import LOST_NS, RunRow, list_runs, query
 from runlane.config.errors import StoreError
 from runlane.config.settings import DbWriterSettings
+from runlane.transport.messages import SubscriberAccount
 from runlane.transport.records import (
     HUMAN,
     TERMINATED,
@@ -75,6 +77,8 @@ def full(store: Store) -> Store:
     put_steps(store, stream_no, range(15, 17), VECTOR, reward=2.0)
     store.begin()  # as if an earlier metric had been removed
     store._connection.execute("INSERT INTO retention_rows VALUES (1, 'metric', 'max_bytes', 1, 1, 904, 1)")
+    account = SubscriberAccount("viewer", RUN, f"{1:032x}", 3, 1, 1, {"stale": 1}, 0, 3)
+    store.put_figures(FigureRows([(account, 905)], [(SEEN_NS, "db_writer", "wal_bytes", 1.0)], 1), SEEN_NS)
     store.commit()
     return store
 
@@ -225,10 +229,11 @@ def test_any_sqlite_can_read_the_views(full: Store) -> None:
         "print([c.execute(f'SELECT count(*) FROM {v}').fetchone()[0] for v in sys.argv[2:]])"
     )
     views = ["steps", "step_records", "episodes", "metrics", "logs", "infos", "drops", "run_states"]
+    views += ["accounts", "account_drops", "graph_metrics"]
     asked = subprocess.run(
         [sys.executable, "-c", code, str(full.path), *views], check=True, capture_output=True, env=dict(os.environ)
     )
-    assert asked.stdout.decode().strip() == "[12, 12, 1, 1, 1, 1, 1, 1]"
+    assert asked.stdout.decode().strip() == "[12, 12, 1, 1, 1, 1, 1, 1, 1, 1, 1]"
 
 
 # ---- the list of runs ------------------------------------------------------------------------------------

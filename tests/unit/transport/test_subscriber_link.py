@@ -3,107 +3,43 @@
 import os
 import socket as host_socket
 from collections.abc import Iterator
+from typing import Any, cast
 
+import msgspec
 import pytest
-import zmq
+from unit.transport.fake_router import FakeRouter
 
 from runlane.config.errors import SubscriberRefusedError
-from runlane.config.names import CONTROL_SOCKET, KINDS
+from runlane.config.names import KINDS
 from runlane.config.settings import QueuePolicy, Settings
-from runlane.transport.endpoint import endpoint_of, ipc_endpoint, make_run_dir, unlink_socket
 from runlane.transport.messages import (
+    Accounts,
+    AccountsRequest,
     ControlMessage,
+    GraphMetrics,
     RouterBye,
-    StreamInfo,
     StreamOpened,
     StreamsAlive,
+    SubscriberAccount,
     SubscriberBye,
     SubscriberHello,
     SubscriberLease,
     SubscriberRefused,
-    SubscriberWelcome,
 )
-from runlane.transport.sockets import Context, Socket, bind_router, bind_xpub, receive_frames, send_control
+from runlane.transport.sockets import Socket
 from runlane.transport.subscriber_link import LEASE_S, REFUSAL_PATIENCE_S, SubscriberLink
-from runlane.transport.testing import FakeClock, make_batch, make_info, until
-from runlane.transport.wire import decode_control, decode_echo, encode_control, encode_delivery_prefix
-
-
-class FakeRouter:
-    """The router's control and egress sockets. Answers only when the test says so."""
-
-    def __init__(self, settings: Settings, serial: int = 1) -> None:
-        """Another `serial` is another router process: its egress lies elsewhere."""
-        make_run_dir(settings)
-        self.heard: list[ControlMessage] = []
-        self.upstream: list[bytes] = []
-        self._peer = b""
-        self._context: Context = zmq.Context()
-        self._endpoints = [endpoint_of(settings, CONTROL_SOCKET), ipc_endpoint(settings, f"router+gui-{serial}")]
-        self._control: Socket = bind_router(self._context, self._endpoints[0], 100, settings.transport)
-        self._egress: Socket = bind_xpub(self._context, self._endpoints[1], 100, settings.transport)
-
-    def turn(self) -> None:
-        """Take in what was said."""
-        while (frames := receive_frames(self._control)) is not None:
-            self._peer = frames[0]
-            self.heard.append(decode_control(frames[1]))
-        while (frames := receive_frames(self._egress)) is not None:
-            self.upstream.append(frames[0])
-
-    @property
-    def is_subscribed(self) -> bool:
-        """Whether a data socket is connected."""
-        return b"\x01" in self.upstream
-
-    @property
-    def echoes(self) -> list[int]:
-        """Numbers echoed so far."""
-        return [decode_echo(frame) for frame in self.upstream if frame not in (b"\x00", b"\x01")]
-
-    def answer(self, message: ControlMessage) -> None:
-        """Say something on the control socket."""
-        assert send_control(self._control, message, self._peer)
-
-    def answer_raw(self, frame: bytes) -> None:
-        """Say garbage on the control socket."""
-        self._control.send_multipart([self._peer, frame])
-
-    def welcome(self, window: int = 7) -> None:
-        """Let the subscriber in."""
-        welcome = SubscriberWelcome(
-            name="gui",
-            router="r",
-            endpoint=self._endpoints[1],
-            policy=QueuePolicy(),
-            window=window,
-            first_number=0,
-        )
-        self.answer(welcome)
-
-    def send(self, *frames: bytes) -> None:
-        """Send downstream."""
-        self._egress.send_multipart(frames)
-
-    def deliver(self, info: StreamInfo, number: int) -> None:
-        """Send a delivery of one batch of one record."""
-        self.send(encode_delivery_prefix(number, 1), *map(bytes, make_batch(info, number, log=1).frames))
-
-    def close(self) -> None:
-        """Go without a word."""
-        self._context.destroy(linger=0)
-        for endpoint in self._endpoints:
-            unlink_socket(endpoint)
+from runlane.transport.testing import FakeClock, make_info, until
+from runlane.transport.wire import Delivery, encode_control, encode_delivery_prefix
 
 
 class Rig:
     """A link, its router and the clock they share."""
 
-    def __init__(self, settings: Settings, clock: FakeClock) -> None:
+    def __init__(self, settings: Settings, clock: FakeClock, **filters: Any) -> None:
         self.settings = settings
         self.clock = clock
         self.router = FakeRouter(settings)
-        self.link = SubscriberLink(settings, "gui", ["episode"], QueuePolicy("latest"), 4, clock)
+        self.link = SubscriberLink(settings, "gui", ["episode"], QueuePolicy("latest"), 4, clock, **filters)
 
     def turn(self) -> None:
         """A little time passes, and both do what is due."""
@@ -324,3 +260,95 @@ def test_leaving_is_said(settings: Settings, clock: FakeClock) -> None:
     until(lambda: isinstance(rig.router.heard[-1], SubscriberBye), rig.router.turn)
     rig.router.close()
     SubscriberLink(settings, "gui", list(KINDS), None, 4, clock).close()
+
+
+# ---- what is told and counted ----------------------------------------------------------------------------
+
+
+ACCOUNT = SubscriberAccount("gui", "run", "a" * 32, 9, 6, 1, {"drop_oldest": 2}, 0, 9)
+
+
+def test_the_hello_says_which_runs_and_workers_and_how_many_steps(settings: Settings, clock: FakeClock) -> None:
+    """The router filters by them."""
+    rig = Rig(settings, clock, runs=["ppo-*"], workers=["w"], decimate=10)
+    rig.hear(SubscriberHello)
+    hello = rig.router.heard[0]
+    assert isinstance(hello, SubscriberHello)
+    assert (hello.runs, hello.workers, hello.decimate, hello.received) == (["ppo-*"], ["w"], 10, {})
+    rig.close()
+
+
+def test_a_new_router_is_told_what_was_received_before_it(rig: Rig) -> None:
+    """Per stream, the records counted as handed on; sections that did not come are none."""
+    rig.join()
+    info = make_info()
+    rig.router.deliver(info, 1, step=3, log=2)
+    rig.router.deliver(info, 2, first_seq=6)
+    taken: list[Delivery] = []
+
+    def take() -> None:
+        rig.turn()
+        if (delivery := rig.link.receive()) is not None:
+            rig.link.count_received(delivery)
+            taken.append(delivery)
+
+    until(lambda: len(taken) == 2, take)
+    rig.restart_router()
+    rig.hear(SubscriberLease)
+    rig.router.answer(SubscriberRefused(name="gui", reason="unknown", is_final=False))
+    rig.hear(SubscriberHello)
+    hello = next(message for message in rig.router.heard if isinstance(message, SubscriberHello))
+    assert hello.received == rig.link.received == {info.stream: 6}
+
+
+def test_a_dead_routers_deliveries_are_not_taken_after_the_counts_were_told(rig: Rig) -> None:
+    """When a router does not know us, what waits in the old data socket goes with it, before the next hello."""
+    rig.join()
+    rig.router.deliver(make_info(), 1)
+    data = cast("Socket", vars(rig.link)["_data"])
+    until(lambda: bool(data.poll(0)), rig.turn)
+    rig.hear(SubscriberLease)
+    rig.router.answer(SubscriberRefused(name="gui", reason="unknown", is_final=False))
+    until(lambda: not rig.link.is_joined, rig.turn)
+    assert rig.link.receive() is None
+
+
+def test_a_welcome_says_where_deliveries_begin(rig: Rig) -> None:
+    """The watermarks are those of the newest welcome."""
+    rig.join()
+    assert rig.link.watermarks == {}
+    rig.router.welcome(watermarks={"a" * 32: 7})
+    until(lambda: rig.link.epoch == 2, rig.turn)
+    assert rig.link.watermarks == {"a" * 32: 7}
+
+
+def test_accounts_and_metrics_come_in_the_order_of_deliveries(rig: Rig) -> None:
+    """Who asked for them gets them; who did not passes over them; our own accounts are kept in any case."""
+    rig.join()
+    metrics = GraphMetrics(t_ns=1, values={"router": {"fps": 2.0}})
+    accounts = Accounts(router="r", t_ns=1, accounts=[ACCOUNT, msgspec.structs.replace(ACCOUNT, subscriber="other")])
+    rig.router.announce(metrics)
+    rig.router.announce(accounts)
+    until(lambda: bool(rig.link.accounts), rig.turn, rig.link.receive)
+    heard: list[object] = []
+    rig.link.on_metrics, rig.link.on_accounts = heard.append, heard.append
+    rig.router.announce(metrics)
+    rig.router.announce(accounts)
+    until(lambda: len(heard) == 2, rig.turn, rig.link.receive)
+    assert heard == [metrics, accounts]
+    assert rig.link.accounts == {ACCOUNT.stream: ACCOUNT}
+
+
+def test_accounts_are_answered_on_the_control_socket(rig: Rig) -> None:
+    """In parts; the answer is there when its last part is."""
+    rig.join()
+    assert rig.link.ask_accounts()
+    rig.hear(AccountsRequest)
+    assert AccountsRequest(name="gui") in rig.router.heard
+    newer = msgspec.structs.replace(ACCOUNT, delivered=7, queued=0)
+    rig.router.answer(Accounts(router="r", t_ns=1, accounts=[ACCOUNT], is_last=False))
+    until(lambda: rig.link.accounts == {ACCOUNT.stream: ACCOUNT}, rig.turn)
+    assert rig.link.answers == 0
+    rig.router.answer(Accounts(router="r", t_ns=1, accounts=[newer]))
+    until(lambda: rig.link.answers == 1, rig.turn)
+    assert rig.link.accounts == {ACCOUNT.stream: newer}

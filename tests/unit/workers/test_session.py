@@ -112,17 +112,17 @@ def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch:
 
 
 def test_a_storm_of_batches_wakes_the_sender_once_in_a_while(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each wake takes the interpreter from training; what lies there goes out in one frame at the next."""
-    wakes: list[int] = []
+    """What lies there goes out in one frame at the next wake."""
+    wakes: list[Flusher] = []
 
-    def wake(_: Flusher) -> None:
-        wakes.append(1)
+    def wake(flusher: Flusher) -> None:
+        wakes.append(flusher)
 
     monkeypatch.setattr(Flusher, "wake", wake)
     monkeypatch.setattr(stream_writer, "WAKE_S", 3_600.0)
     session = rig.session(batch_records=10)
     for number in range(100):
-        session.step(number, 1.0)
+        session.step(number)
     assert len(wakes) == 1
 
 
