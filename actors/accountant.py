@@ -102,8 +102,9 @@ class Accountant:
         for stream in list(self._closed)[: max(0, len(self._closed) - KEPT_CLOSED)]:
             names = [*self._bus.subscribers, *self._bus.past]
             if all(self._reporter.is_told(name, stream) for name in names):
-                del self._closed[stream]
                 self._bus.put_away(stream)
+                if stream not in self._bus.runs:  # else somebody still waits for some of it
+                    del self._closed[stream]
                 for name in names:
                     if self._memory is not None and self._bus.account_of(name, stream) is None:
                         self._memory.forget(name, stream)

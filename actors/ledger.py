@@ -36,6 +36,7 @@ REASONS = (
     ROUTER_RESTART,
     "other",
 )
+_NOTHING_DROPPED = [0] * len(REASONS)
 SLOT_BYTES = 512
 FIRST_SLOTS = 256
 MAX_SLOTS = 1 << 16
@@ -126,8 +127,10 @@ class Ledger:
         if is_new:
             _TEXTS.pack_into(self._view, at + _NAME, subscriber.encode()[:64], stream, run.encode()[:64])
         version = self._words[at // 8]
-        dropped = [account.dropped.get(reason, 0) for reason in REASONS]
-        dropped[-1] += sum(records for reason, records in account.dropped.items() if reason not in REASONS)
+        dropped = _NOTHING_DROPPED
+        if account.dropped:
+            dropped = [account.dropped.get(reason, 0) for reason in REASONS]
+            dropped[-1] += sum([records for reason, records in account.dropped.items() if reason not in REASONS])
         _WORDS.pack_into(
             self._view,
             at + _COPIES[(version + 1) & 1],

@@ -57,6 +57,8 @@ from runlane.transport.wire import BatchHeader, Frame, check_bodies, decode_cont
 INGRESS_BURST = 64
 CONTROL_BURST = 64
 LEASE_CHECK_S = 0.25
+# Acks go out when nothing comes in, and under load every so many turns: each costs us 6 µs and a proxy 10.
+ACK_TURNS = 8
 # At the ordered stop, once everything is committed: so long a lossy subscriber that keeps up may take its rest.
 LAST_WORDS_S = 0.3
 
@@ -81,6 +83,8 @@ class RouterActor:
         self._next_lease_check_s = 0.0
         self._awaited_s: dict[str, float] = {}  # subscribers of the router before this one, until when they may come
         self._last_words_s: float | None = None
+        self._unacked: set[bytes] = set()
+        self._turns = 0
         self._watch = BusWatch(self.bus, settings.router.lease_s)
         self._accountant = Accountant(self.bus, settings.router, self.clock, self.router_id)
 
@@ -122,7 +126,11 @@ class RouterActor:
             moved |= self._read_ingress()
         self._accountant.remember()  # before anything of this turn is sent or acked
         self._pump()
-        self._send_acks(moved)
+        self._unacked |= moved
+        self._turns += 1
+        if self._ingress not in ready or self._turns % ACK_TURNS == 0:
+            self._send_acks(self._unacked)
+            self._unacked.clear()
         self._watch_backpressure()
         self._check_leases()
         self._tell_alive()
@@ -468,7 +476,8 @@ class RouterActor:
     def _pump(self) -> None:
         now_s = self.clock.monotonic_s()
         for egress in self._egress.values():
-            egress.pump(self.bus.infos, now_s)
+            if egress.subscriber.queue.is_due:
+                egress.pump(self.bus.infos, now_s)
 
     def _tell_alive(self) -> None:
         """Tell `block` subscribers which streams are there. Never waits: a full pipe goes without."""

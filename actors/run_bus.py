@@ -7,7 +7,7 @@ asked for less than all rows, or a batch comes that a router before this one had
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,9 @@ from runlane.transport.wire import KIND_NUMBER, STEP, BatchHeader, Frame, Sectio
 
 KEPT_INFOS = 1024
 # Rare, and missed dearly: they have a lane of their own in every lossy queue.
+_NONE: tuple[int, ...] = ()
+_FIRST = (0,)
+_NO_KINDS: frozenset[int] = frozenset()
 VITAL = frozenset(KIND_NUMBER[kind] for kind in ("run", "episode", "log", "drop"))
 
 
@@ -106,6 +109,7 @@ class RunBus:
         # Accounts of who is not there now: those who left, and those a router before this one had.
         self.past: dict[str, dict[bytes, Account]] = {}
         self.runs: dict[bytes, str] = {}  # of every stream that has an account
+        self._block_queues: list[SubscriberQueue] = []
         self.records_in = 0
         self.batches_in = 0
         self.duplicates = 0
@@ -129,11 +133,13 @@ class RunBus:
             subscriber.committed[key] = stream.gate.expected_seq - 1
             self._open_account(subscriber, key, stream.gate.expected_seq - 1)
         self.subscribers[name] = subscriber
+        self._note_block_queues()
         return subscriber
 
     def remove_subscriber(self, name: str, reason: str) -> int:
         """Forget a consumer but for its accounts; what waited for it counts as dropped. Returns those records."""
         queue = self.subscribers.pop(name).queue
+        self._note_block_queues()
         dropped = queue.drop_all(reason)
         self.past[name] = queue.accounts
         return dropped
@@ -150,6 +156,9 @@ class RunBus:
         """One account, whether its subscriber is there or was."""
         subscriber = self.subscribers.get(name)
         return (self.past.get(name, {}) if subscriber is None else subscriber.queue.accounts).get(stream)
+
+    def _note_block_queues(self) -> None:
+        self._block_queues = [known.queue for known in self.subscribers.values() if known.is_block]
 
     def restore(self, name: str, stream: bytes, run: str, account: Account) -> None:
         """Take up an account of the router before this one."""
@@ -228,9 +237,10 @@ class RunBus:
             self.records_in += header.records
             self.batches_in += 1
             refused: WireError | None = None
+            batch = _Batch(header, head, bodies, now_s)
             for subscriber in self.subscribers.values():
                 try:
-                    if self._offer(subscriber, stream.info, header, head, bodies, now_s):
+                    if self._offer(subscriber, stream.info, batch):
                         overflowed.append(subscriber.name)
                 except WireError as error:
                     refused = error
@@ -240,43 +250,36 @@ class RunBus:
             self.duplicates += 1
         return verdict, overflowed
 
-    def _offer(
-        self,
-        subscriber: Subscriber,
-        info: StreamInfo,
-        header: BatchHeader,
-        head: Frame,
-        bodies: Sequence[Frame],
-        now_s: float,
-    ) -> int:
-        key, queue, kinds = header.stream, subscriber.queue, subscriber.kinds
-        account = queue.account(key)
-        if not subscriber.wants(info, key):
-            wanted: list[int] = []
-        else:
-            wanted = [index for index, section in enumerate(header.sections) if section.kind in kinds]
-        known_seq, account.last_seq = account.last_seq, max(account.last_seq, header.last_seq)
-        queue.changed.add(key)
+    def _offer(self, subscriber: Subscriber, info: StreamInfo, batch: "_Batch") -> int:
+        header, last_seq, queue = batch.header, batch.last_seq, subscriber.queue
+        key = header.stream
+        account = queue.accounts.get(key) or queue.account(key)
+        known_seq = account.last_seq
+        if last_seq > known_seq:
+            account.last_seq = last_seq
+            queue.changed.add(key)
+        share = batch.share(subscriber.kinds if subscriber.wants(info, key) else _NO_KINDS)
         if queue.is_block:
             # A block subscriber gets even an empty delivery: its echo is what moves the ack past this batch.
-            entry = _entry(header, head, bodies, wanted, now_s)
+            entry = batch.entry(share)
             try:
                 if header.first_seq <= known_seq:
-                    entry.records = max(0, min(entry.records, header.last_seq - known_seq))  # if the body is no help
-                    entry.records = _records_after(header, bodies, wanted, known_seq)
+                    entry.records = _records_after(header, batch.bodies, share.wanted, known_seq)
             finally:  # whatever is in it: an ack must not pass over a batch that it was never sent
                 queue.offer(entry)
             return 0
-        if not wanted or header.last_seq <= known_seq:
+        if not share.wanted or last_seq <= known_seq:
             return 0
         if header.first_seq <= known_seq or queue.is_latest or subscriber.selection.decimate > 1:
-            return self._offer_pieces(subscriber, info, header, head, bodies, wanted, known_seq, now_s)
-        entry = _entry(header, head, bodies, wanted, now_s)
-        vital = [index for index in wanted if header.sections[index].kind in VITAL]
-        if len(vital) == len(wanted):
-            entry.is_vital = True
-        elif vital:
-            entry.vital = _entry(header, head, bodies, vital, now_s)
+            return self._offer_pieces(
+                subscriber, info, header, batch.head, batch.bodies, share.wanted, known_seq, batch.now_s
+            )
+        entry = batch.entry(share)
+        if share.vital:
+            if len(share.vital) == len(share.wanted):
+                entry.is_vital = True
+            else:
+                entry.vital = _entry(header, batch.head, batch.bodies, share.vital, batch.now_s)
         return queue.offer(entry)
 
     def _offer_pieces(
@@ -295,18 +298,14 @@ class RunBus:
         n = subscriber.selection.decimate
         is_by_env = subscriber.queue.policy.key == "env"
         for index in wanted:
-            part: Part | None = header.sections[index], bodies[index]
-            if header.first_seq <= known_seq:
-                part = after_seq(part[0], part[1], known_seq)
+            whole = header.sections[index], bodies[index]
+            part: Part | None = after_seq(*whole, known_seq) if header.first_seq <= known_seq else whole
             if part is not None and n > 1 and part[0].kind == STEP:
                 passed = subscriber.count_rows(header.stream, part[0].records)
                 part = every_nth(part[0], part[1], passed, n)
             if part is None:
                 continue
-            pieces = [(0, part[0], part[1])]
-            if is_by_env and pieces[0][1].kind == STEP:
-                pieces = by_env(part[0], part[1], info.schema(part[0].schema_id))
-            for env, section, body in pieces:
+            for env, section, body in self._pieces(part, info, is_by_env=is_by_env):
                 if body is bodies[index]:
                     entry = _entry(header, head, bodies, [index], now_s)
                 else:
@@ -316,10 +315,17 @@ class RunBus:
                 dropped += subscriber.queue.offer(entry)
         return dropped
 
+    @staticmethod
+    def _pieces(part: Part, info: StreamInfo, *, is_by_env: bool) -> list[tuple[int, Section, Frame]]:
+        section, body = part
+        if is_by_env and section.kind == STEP:
+            return by_env(section, body, info.schema(section.schema_id))
+        return [(0, section, body)]
+
     @property
     def is_blocked(self) -> bool:
         """Whether some `block` queue has no room for another batch, so that ingress must wait."""
-        return any(subscriber.queue.is_full for subscriber in self.subscribers.values())
+        return any(queue.is_full for queue in self._block_queues) if self._block_queues else False
 
     @property
     def blocked_by(self) -> list[str]:
@@ -373,15 +379,78 @@ class RunBus:
         }
 
 
+def _count(sections: Sequence[Section], wanted: Sequence[int]) -> tuple[int, int]:
+    """Records of the wanted sections, and their bits."""
+    records = bits = 0
+    for index in wanted:
+        records += sections[index].records
+        bits |= 1 << index
+    return records, bits
+
+
+class _Share(NamedTuple):
+    """What of a batch everybody gets who asked for the same kinds: indexes of sections, and their frames."""
+
+    wanted: Sequence[int]
+    vital: Sequence[int]
+    frames: list[Frame]
+    records: int
+    section_bits: int
+    size_bytes: int
+
+
+class _Batch:
+    """One batch on its way to all subscribers; what is the same for many of them is worked out once."""
+
+    __slots__ = ("_shares", "bodies", "head", "header", "last_seq", "now_s")
+
+    def __init__(self, header: BatchHeader, head: Frame, bodies: Sequence[Frame], now_s: float) -> None:
+        self.header = header
+        self.last_seq = header.last_seq
+        self.head = head
+        self.bodies = bodies
+        self.now_s = now_s
+        self._shares: dict[frozenset[int], _Share] = {}
+
+    def share(self, kinds: frozenset[int]) -> _Share:
+        """The part that holds these kinds."""
+        sections, bodies = self.header.sections, self.bodies
+        if len(sections) == 1:  # as most batches are under load
+            section = sections[0]
+            if section.kind not in kinds:
+                return _Share(_NONE, _NONE, [self.head], 0, 0, len(self.head))
+            size_bytes = len(self.head) + section.size_bytes
+            vital = _FIRST if section.kind in VITAL else _NONE
+            return _Share(_FIRST, vital, [self.head, bodies[0]], section.records, 1, size_bytes)
+        found = self._shares.get(kinds)
+        if found is None:
+            wanted = [index for index, section in enumerate(sections) if section.kind in kinds]
+            rare = [index for index in wanted if sections[index].kind in VITAL]
+            frames = [self.head, *[bodies[index] for index in wanted]]
+            records, section_bits = _count(sections, wanted)
+            found = self._shares[kinds] = _Share(wanted, rare, frames, records, section_bits, sum(map(len, frames)))
+        return found
+
+    def entry(self, share: _Share) -> Entry:
+        """An entry of one queue for that part."""
+        header = self.header
+        key = (header.stream, header.sections[share.wanted[0]].kind if share.wanted else 0)
+        return Entry(
+            header.stream,
+            self.last_seq,
+            share.records,
+            share.section_bits,
+            share.frames,
+            key,
+            share.size_bytes,
+            False,  # by position, because each name costs
+            self.now_s,
+        )
+
+
 def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int], now_s: float) -> Entry:
-    if len(wanted) == len(bodies):  # all of it, as most subscribers get it
-        frames = [head, *bodies]
-        records = header.records
-        section_bits = (1 << len(bodies)) - 1
-    else:
-        frames = [head, *[bodies[index] for index in wanted]]
-        records = sum(header.sections[index].records for index in wanted)
-        section_bits = sum(1 << index for index in wanted)
+    frames = [head, *[bodies[index] for index in wanted]]
+    records, section_bits = _count(header.sections, wanted)
     return Entry(
         stream=header.stream,
         last_seq=header.last_seq,

@@ -238,6 +238,11 @@ class SubscriberQueue:
         """Whether something waits and the window has room."""
         return len(self._under_way) < self.window and bool(self._waiting or self._vital or self._newest)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to send or to let go of."""
+        return self.depth > 0 or bool(self._waiting)
+
     def _lane(self) -> deque[Entry]:
         """The lane whose first entry came first."""
         if not self._vital or (self._waiting and self._waiting[0].order < self._vital[0].order):

@@ -38,6 +38,10 @@ MAX_PATTERN_LENGTH = 64
 _ASK_AGAIN_S = 0.05
 
 
+# After so long without another delivery what was consumed is echoed, though more of the window is left.
+IDLE_S = 0.002
+
+
 class Subscriber:
     """Joins a live graph by name. One thread, or one task, at a time may use it."""
 
@@ -79,7 +83,7 @@ class Subscriber:
         self._echo_every = echo_every
         self._number = 0
         self._unechoed = 0
-        self._epoch = 0
+        self._epoch: int = 0
         self._kept: list[RecordBatch] = []
         self._wake: Wake | None = None
         self._thread: CallbackThread | None = None
@@ -107,6 +111,11 @@ class Subscriber:
         if self._is_reading_history and self._history is not None:
             return list(self._history.poll(timeout_s, self._is_woken))
         delivery = self._link.receive()
+        if delivery is None and self._unechoed:  # more may come at once: an echo each costs as much as a delivery
+            idle_s = min(timeout_s, IDLE_S)
+            self._link.wait(idle_s)
+            timeout_s -= idle_s
+            delivery = self._link.receive()
         if delivery is None:
             self._echo()
             self._link.wait(timeout_s)

@@ -229,11 +229,10 @@ def decode_header(frame: Frame) -> BatchHeader:
     if len(frame) != _HEADER.size + section_count * _SECTION.size or not 1 <= section_count <= MAX_SECTIONS:
         raise WireError("header", f"{section_count} sections in {len(frame)} bytes")
     sections = tuple([Section(*fields) for fields in _SECTION.iter_unpack(frame[_HEADER.size :])])
-    records = 0
-    kinds: set[int] = set()
-    for section in sections:
-        records += section.records
-        kinds.add(section.kind)
+    if section_count == 1:  # as most batches are
+        kinds, records = {sections[0].kind}, sections[0].records
+    else:
+        kinds, records = {section.kind for section in sections}, sum([section.records for section in sections])
     if records != count or not 1 <= count <= MAX_BATCH_RECORDS:
         raise WireError("count", f"{count} records in sections of {[section.records for section in sections]}")
     if not 1 <= first_seq <= (1 << 40) - MAX_BATCH_RECORDS:
@@ -245,6 +244,8 @@ def decode_header(frame: Frame) -> BatchHeader:
 
 def check_bodies(header: BatchHeader, sizes: Sequence[int]) -> None:
     """Raise `WireError` unless the body frames have the sizes the header announces, and none is too large."""
+    if len(sizes) == len(header.sections) == 1 and sizes[0] == header.sections[0].size_bytes <= MAX_BODY_BYTES:
+        return  # as most batches are
     if max(sizes, default=0) > MAX_BODY_BYTES:
         raise WireError("oversized", f"body of {max(sizes)} bytes, at most {MAX_BODY_BYTES}")
     if list(sizes) != [section.size_bytes for section in header.sections]:

@@ -1,13 +1,15 @@
 """What the tests of the router share: the actor moved by hand, with sources and subscribers on real sockets."""
 
+# pyright: reportPrivateUsage=false
+
 from typing import TypeVar
 
 from runlane.actors.router import RouterActor
 from runlane.actors.run_bus import Subscriber
-from runlane.config.names import INGRESS_SOCKET
+from runlane.config.names import INGRESS_SOCKET, KINDS
 from runlane.config.settings import QueuePolicy, Settings
-from runlane.transport.endpoint import endpoint_of
-from runlane.transport.messages import ControlMessage, StreamInfo, StreamWelcome
+from runlane.transport.endpoint import endpoint_of, unlink_socket
+from runlane.transport.messages import ControlMessage, StreamInfo, StreamWelcome, SubscriberHello
 from runlane.transport.testing import FakeClock, FakeSource, FakeSubscriber, make_batch, make_info, until
 
 Message = TypeVar("Message", bound=ControlMessage)
@@ -21,6 +23,7 @@ class RouterRig:
         self.clock = clock
         self.sources: list[FakeSource] = []
         self.subscribers: list[FakeSubscriber] = []
+        self._left: list[str] = []  # sockets of routers that crashed: their files stay, as after a kill
         self.router = self.start()
 
     def start(self) -> RouterActor:
@@ -32,6 +35,16 @@ class RouterRig:
     def restart(self) -> RouterActor:
         """It ends, and another begins."""
         self.router.on_close()
+        return self.start()
+
+    def crash(self) -> RouterActor:
+        """It ends as after `kill -9`: sockets gone, lock free, its files as they are; and another begins."""
+        memory = self.router._accountant._memory
+        self._left += [egress.endpoint for egress in self.router._egress.values()]
+        self.router._context.destroy(linger=0)
+        self.router._lock.release()
+        if memory is not None and memory._ledger is not None:
+            memory._ledger.close(is_over=False)
         return self.start()
 
     def turn(self) -> None:
@@ -66,6 +79,30 @@ class RouterRig:
         until(lambda: subscriber.is_welcome and self.bus_subscriber(name).is_live, self.turn)
         return subscriber
 
+    def resume(self, source: FakeSource, oldest_seq: int = 1) -> None:
+        """A source of the router before says hello to this one."""
+        source.heard.clear()
+        source.hello(oldest_seq)
+        until(lambda: bool(heard(source, StreamWelcome)), self.turn)
+
+    def rejoin(
+        self, subscriber: FakeSubscriber, policy: QueuePolicy | None = None, received: dict[str, int] | None = None
+    ) -> None:
+        """A subscriber of the router before says hello to this one, and what it was given so far."""
+        if subscriber.data is not None:
+            subscriber.data.close(0)
+            subscriber.data = None
+        subscriber.say(
+            SubscriberHello(
+                name=subscriber.name,
+                instance=subscriber.instance,
+                kinds=list(KINDS),
+                policy=policy,
+                received=received or {},
+            )
+        )
+        until(lambda: subscriber.is_welcome and self.bus_subscriber(subscriber.name).is_live, self.turn)
+
     def bus_subscriber(self, name: str) -> Subscriber:
         """The router's own picture of a subscriber."""
         return self.router.bus.subscribers[name]
@@ -84,6 +121,8 @@ class RouterRig:
         for far_end in (*self.sources, *self.subscribers):
             far_end.close()
         self.router.on_close()
+        for endpoint in self._left:
+            unlink_socket(endpoint)
 
 
 def heard(end: FakeSource | FakeSubscriber, kind: type[Message]) -> list[Message]:

@@ -77,7 +77,7 @@ def test_the_newest_write_counts(opened: Open) -> None:
     """However many came before."""
     ledger = opened()
     for published in range(100, 120):
-        ledger.write("gui", KEY, "run", _account(published, 0, published, **{"stale": 0}))
+        ledger.write("gui", KEY, "run", _account(published, 0, published, stale=0))
     assert _read(opened())["gui", KEY].account.published == 119
 
 

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from runlane.config.errors import WireError
 from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy
 from runlane.transport.messages import (
+    Accounts,
+    AccountsRequest,
     ChildStatus,
     ControlMessage,
+    GraphMetrics,
     Heartbeat,
     Refused,
     RouterBye,
@@ -32,6 +35,7 @@ from runlane.transport.messages import (
     StreamRefused,
     StreamsAlive,
     StreamWelcome,
+    SubscriberAccount,
     SubscriberBye,
     SubscriberHello,
     SubscriberLease,
@@ -96,6 +100,7 @@ MESSAGES: list[ControlMessage] = [
     StreamRefused(stream=STREAM, reason="host h pid 7 writes it already"),
     StreamBye(stream=STREAM),
     SubscriberHello(name="gui", instance="i", kinds=["step"], policy=QueuePolicy("latest"), window=4),
+    SubscriberHello(name="a", instance="i", kinds=["step"], runs=["ppo-*"], decimate=9, received={STREAM: 5}),
     SubscriberWelcome(
         name="gui",
         router="r",
@@ -107,7 +112,15 @@ MESSAGES: list[ControlMessage] = [
     SubscriberRefused(name="gui", reason="no", is_final=False),
     SubscriberLease(name="gui", instance="i"),
     SubscriberBye(name="gui", instance="i"),
-    StreamOpened(info=INFO),
+    StreamOpened(info=INFO, after_seq=7),
+    AccountsRequest(name="gui"),
+    Accounts(
+        router="r",
+        t_ns=1,
+        accounts=[SubscriberAccount("gui", "run", STREAM, 9, 4, 2, {"drop_oldest": 2, "stale": 1}, 3, 12)],
+        is_last=False,
+    ),
+    GraphMetrics(t_ns=1, values={"router": {"streams": 2, "records_per_s": 1.5}}),
     StreamsAlive(streams=["0" * 32]),
     RouterBye(router="r"),
     Heartbeat(name="n", pid=1, state="running", statistics={"a": 1}),
