@@ -42,6 +42,12 @@ class BusWatch:
             self._deep.add(name)
             log_event(log_ids.RUNBUS_QUEUE_DEPTH, subscriber=name, depth=queue.depth)
 
+    def state(self, egress: Egress | None, now_s: float) -> str:
+        """What a subscriber's process does: `live`, `stalled` when it takes nothing, `away` when there is none."""
+        if egress is None or not egress.subscriber.is_live:
+            return "away"
+        return "stalled" if egress.is_stalled(now_s, self._patience_s) else "live"
+
     def forget(self, name: str) -> None:
         """A subscriber left."""
         self._overflow_s.pop(name, None)

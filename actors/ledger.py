@@ -34,6 +34,7 @@ REASONS = (
     "subscriber_left",
     "router_stopped",
     ROUTER_RESTART,
+    "unreadable",
     "other",
 )
 _NOTHING_DROPPED = [0] * len(REASONS)

@@ -13,7 +13,7 @@ from runlane.actors.accountant import Accountant
 from runlane.actors.bus_reporter import subscriber_figures
 from runlane.actors.bus_watch import BusWatch
 from runlane.actors.egress import Egress
-from runlane.actors.run_bus import RunBus, Subscriber
+from runlane.actors.run_bus import RunBus, Subscriber, is_same_source
 from runlane.actors.stream_lease import StreamLeases
 from runlane.config import log_ids
 from runlane.config.errors import SettingsError, WireError
@@ -30,7 +30,6 @@ from runlane.transport.messages import (
     StreamAck,
     StreamBye,
     StreamHello,
-    StreamInfo,
     StreamNack,
     StreamRefused,
     StreamsAlive,
@@ -162,19 +161,13 @@ class RouterActor:
         now_s = self.clock.monotonic_s()
         figures = self.bus.statistics()
         for name, latencies in subscriber_figures(self.bus, now_s).items():
-            figures["subscribers"][name] |= {**latencies, "state": self._state(name, now_s)}
+            figures["subscribers"][name] |= {**latencies, "state": self._watch.state(self._egress.get(name), now_s)}
         return {
             **figures,
             "records_per_s": round(self._accountant.records_per_s, 1),
             "rejected": dict(self.rejections.by_reason),
             "router": self.router_id,
         }
-
-    def _state(self, name: str, now_s: float) -> str:
-        egress = self._egress.get(name)
-        if egress is None or not egress.subscriber.is_live:
-            return "away"
-        return "stalled" if egress.is_stalled(now_s, self.settings.router.lease_s) else "live"
 
     def on_close(self) -> None:
         """Say the last accounts and goodbye to subscribers, close all, remove the socket files, let the lock go."""
@@ -260,7 +253,7 @@ class RouterActor:
     def _on_stream_hello(self, peer: bytes, hello: StreamHello) -> None:
         key = bytes.fromhex(hello.info.stream)
         known = self.bus.streams.get(key)
-        if known is not None and not _is_same_source(known.info, hello.info):
+        if known is not None and not is_same_source(known.info, hello.info):
             reason = f"host {known.info.host} pid {known.info.pid} writes stream {known.info.stream} already"
             log_event(log_ids.RUNBUS_STREAM_REFUSED, stream=hello.info.stream, reason=reason)
             send_control(self._ingress, StreamRefused(stream=hello.info.stream, reason=reason), peer)
@@ -312,6 +305,9 @@ class RouterActor:
                 self._on_control(frames[0], frames[1])
             except WireError as error:
                 self.rejections.reject(error, "control")
+                if error.reason == "invalid":  # a message of ours with an absurd field: who sent it should know
+                    answer = SubscriberRefused(name="", reason=f"invalid message: {error.detail}")
+                    send_control(self._control, answer, bytes(frames[0]))
 
     def _on_control(self, peer: bytes, frame: bytes) -> None:
         message = decode_control(frame)
@@ -500,8 +496,3 @@ class RouterActor:
             self._poller.unregister(self._ingress)
         else:
             self._poller.register(self._ingress, zmq.POLLIN)
-
-
-def _is_same_source(known: StreamInfo, other: StreamInfo) -> bool:
-    """Whether two infos are of one writing process, whichever proxy speaks for it."""
-    return (known.host, known.pid, known.started_ns) == (other.host, other.pid, other.started_ns)

@@ -7,25 +7,22 @@ asked for less than all rows, or a batch comes that a router before this one had
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from runlane.actors.bus_batch import VITAL, BusBatch, part_entry, records_after, whole_entry
 from runlane.actors.latency import Latency
 from runlane.config.errors import WireError
 from runlane.config.settings import QueuePolicy, Selection
 from runlane.transport.ack import IngressGate, Verdict
 from runlane.transport.messages import StreamInfo
-from runlane.transport.queue import Account, Entry, SubscriberQueue
+from runlane.transport.queue import Account, SubscriberQueue
 from runlane.transport.slicing import Part, after_seq, by_env, every_nth
-from runlane.transport.wire import KIND_NUMBER, STEP, BatchHeader, Frame, Section, encode_header
+from runlane.transport.wire import KIND_NUMBER, STEP, BatchHeader, Frame, Section
 
 KEPT_INFOS = 1024
-# Rare, and missed dearly: they have a lane of their own in every lossy queue.
-_NONE: tuple[int, ...] = ()
-_FIRST = (0,)
 _NO_KINDS: frozenset[int] = frozenset()
-VITAL = frozenset(KIND_NUMBER[kind] for kind in ("run", "episode", "log", "drop"))
 
 
 @dataclass(slots=True)
@@ -95,6 +92,11 @@ class Stream:
     peer: bytes
     acked_seq: int
     high_seq: int = 0  # the newest record its source has made, as far as it told
+
+
+def is_same_source(known: StreamInfo, other: StreamInfo) -> bool:
+    """Whether two infos are of one writing process, whichever proxy speaks for it."""
+    return (known.host, known.pid, known.started_ns) == (other.host, other.pid, other.started_ns)
 
 
 class RunBus:
@@ -173,8 +175,10 @@ class RunBus:
         """Forget the accounts of a stream that has ended; who still waits for some of it keeps its own."""
         for subscriber in self.subscribers.values():
             subscriber.queue.put_away(stream)
-        for accounts in self.past.values():
+        for name, accounts in list(self.past.items()):
             accounts.pop(stream, None)
+            if not accounts:
+                del self.past[name]
         if not any(stream in subscriber.queue.accounts for subscriber in self.subscribers.values()):
             self.runs.pop(stream, None)
 
@@ -237,7 +241,7 @@ class RunBus:
             self.records_in += header.records
             self.batches_in += 1
             refused: WireError | None = None
-            batch = _Batch(header, head, bodies, now_s)
+            batch = BusBatch(header, head, bodies, now_s)
             for subscriber in self.subscribers.values():
                 try:
                     if self._offer(subscriber, stream.info, batch):
@@ -250,7 +254,7 @@ class RunBus:
             self.duplicates += 1
         return verdict, overflowed
 
-    def _offer(self, subscriber: Subscriber, info: StreamInfo, batch: "_Batch") -> int:
+    def _offer(self, subscriber: Subscriber, info: StreamInfo, batch: BusBatch) -> int:
         header, last_seq, queue = batch.header, batch.last_seq, subscriber.queue
         key = header.stream
         account = queue.accounts.get(key) or queue.account(key)
@@ -264,7 +268,10 @@ class RunBus:
             entry = batch.entry(share)
             try:
                 if header.first_seq <= known_seq:
-                    entry.records = _records_after(header, batch.bodies, share.wanted, known_seq)
+                    entry.records = records_after(header, batch.bodies, share.wanted, known_seq)
+            except WireError:  # unreadable, but how many can be new is known
+                entry.records = max(0, min(entry.records, last_seq - known_seq))
+                raise
             finally:  # whatever is in it: an ack must not pass over a batch that it was never sent
                 queue.offer(entry)
             return 0
@@ -279,7 +286,7 @@ class RunBus:
             if len(share.vital) == len(share.wanted):
                 entry.is_vital = True
             else:
-                entry.vital = _entry(header, batch.head, batch.bodies, share.vital, batch.now_s)
+                entry.vital = whole_entry(header, batch.head, batch.bodies, share.vital, batch.now_s)
         return queue.offer(entry)
 
     def _offer_pieces(
@@ -293,26 +300,39 @@ class RunBus:
         known_seq: int,
         now_s: float,
     ) -> int:
-        """The longer way: less than whole sections, or an entry for each of them."""
+        """The longer way: less than whole sections, or an entry for each of them.
+
+        What cannot be parted is counted as dropped, and raised as the `WireError` it is at the end.
+        """
         dropped = 0
         n = subscriber.selection.decimate
         is_by_env = subscriber.queue.policy.key == "env"
+        refused: WireError | None = None
         for index in wanted:
             whole = header.sections[index], bodies[index]
-            part: Part | None = after_seq(*whole, known_seq) if header.first_seq <= known_seq else whole
-            if part is not None and n > 1 and part[0].kind == STEP:
-                passed = subscriber.count_rows(header.stream, part[0].records)
-                part = every_nth(part[0], part[1], passed, n)
-            if part is None:
+            try:
+                part: Part | None = after_seq(*whole, known_seq) if header.first_seq <= known_seq else whole
+                if part is not None and n > 1 and part[0].kind == STEP:
+                    passed = subscriber.count_rows(header.stream, part[0].records)
+                    part = every_nth(part[0], part[1], passed, n)
+                pieces = [] if part is None else self._pieces(part, info, is_by_env=is_by_env)
+            except WireError as error:
+                refused = error
+                account = subscriber.queue.account(header.stream)
+                account.published += whole[0].records
+                account.queued += whole[0].records
+                account.drop(whole[0].records, "unreadable")
                 continue
-            for env, section, body in self._pieces(part, info, is_by_env=is_by_env):
+            for env, section, body in pieces:
                 if body is bodies[index]:
-                    entry = _entry(header, head, bodies, [index], now_s)
+                    entry = whole_entry(header, head, bodies, [index], now_s)
                 else:
-                    entry = _part_entry(header, section, body, known_seq, now_s)
+                    entry = part_entry(header, section, body, known_seq, now_s)
                 entry.key = (header.stream, section.kind, env)
                 entry.is_vital = section.kind in VITAL
                 dropped += subscriber.queue.offer(entry)
+        if refused is not None:
+            raise refused
         return dropped
 
     @staticmethod
@@ -377,109 +397,3 @@ class RunBus:
                 for name, subscriber in self.subscribers.items()
             },
         }
-
-
-def _count(sections: Sequence[Section], wanted: Sequence[int]) -> tuple[int, int]:
-    """Records of the wanted sections, and their bits."""
-    records = bits = 0
-    for index in wanted:
-        records += sections[index].records
-        bits |= 1 << index
-    return records, bits
-
-
-class _Share(NamedTuple):
-    """What of a batch everybody gets who asked for the same kinds: indexes of sections, and their frames."""
-
-    wanted: Sequence[int]
-    vital: Sequence[int]
-    frames: list[Frame]
-    records: int
-    section_bits: int
-    size_bytes: int
-
-
-class _Batch:
-    """One batch on its way to all subscribers; what is the same for many of them is worked out once."""
-
-    __slots__ = ("_shares", "bodies", "head", "header", "last_seq", "now_s")
-
-    def __init__(self, header: BatchHeader, head: Frame, bodies: Sequence[Frame], now_s: float) -> None:
-        self.header = header
-        self.last_seq = header.last_seq
-        self.head = head
-        self.bodies = bodies
-        self.now_s = now_s
-        self._shares: dict[frozenset[int], _Share] = {}
-
-    def share(self, kinds: frozenset[int]) -> _Share:
-        """The part that holds these kinds."""
-        sections, bodies = self.header.sections, self.bodies
-        if len(sections) == 1:  # as most batches are under load
-            section = sections[0]
-            if section.kind not in kinds:
-                return _Share(_NONE, _NONE, [self.head], 0, 0, len(self.head))
-            size_bytes = len(self.head) + section.size_bytes
-            vital = _FIRST if section.kind in VITAL else _NONE
-            return _Share(_FIRST, vital, [self.head, bodies[0]], section.records, 1, size_bytes)
-        found = self._shares.get(kinds)
-        if found is None:
-            wanted = [index for index, section in enumerate(sections) if section.kind in kinds]
-            rare = [index for index in wanted if sections[index].kind in VITAL]
-            frames = [self.head, *[bodies[index] for index in wanted]]
-            records, section_bits = _count(sections, wanted)
-            found = self._shares[kinds] = _Share(wanted, rare, frames, records, section_bits, sum(map(len, frames)))
-        return found
-
-    def entry(self, share: _Share) -> Entry:
-        """An entry of one queue for that part."""
-        header = self.header
-        key = (header.stream, header.sections[share.wanted[0]].kind if share.wanted else 0)
-        return Entry(
-            header.stream,
-            self.last_seq,
-            share.records,
-            share.section_bits,
-            share.frames,
-            key,
-            share.size_bytes,
-            False,  # by position, because each name costs
-            self.now_s,
-        )
-
-
-def _entry(header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int], now_s: float) -> Entry:
-    frames = [head, *[bodies[index] for index in wanted]]
-    records, section_bits = _count(header.sections, wanted)
-    return Entry(
-        stream=header.stream,
-        last_seq=header.last_seq,
-        records=records,
-        section_bits=section_bits,
-        frames=frames,
-        size_bytes=sum(map(len, frames)),
-        key=(header.stream, header.sections[wanted[0]].kind if wanted else 0),
-        accepted_s=now_s,
-    )
-
-
-def _part_entry(header: BatchHeader, section: Section, body: Frame, known_seq: int, now_s: float) -> Entry:
-    """An entry with a header of its own, for rows that are not a whole section any more. All are after `known_seq`."""
-    first_seq = max(header.first_seq, known_seq + 1)
-    head = encode_header(header.stream, first_seq, section.records, header.closed_ns, [section])
-    return Entry(
-        stream=header.stream,
-        last_seq=header.last_seq,
-        records=section.records,
-        section_bits=1,
-        frames=[head, body],
-        size_bytes=len(head) + len(body),
-        key=(),
-        accepted_s=now_s,
-    )
-
-
-def _records_after(header: BatchHeader, bodies: Sequence[Frame], wanted: Sequence[int], seq: int) -> int:
-    """How many of the wanted records have not been counted yet."""
-    parts = [after_seq(header.sections[index], bodies[index], seq) for index in wanted]
-    return sum(part[0].records for part in parts if part is not None)

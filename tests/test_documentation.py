@@ -51,6 +51,7 @@ PAGES = sorted(path for path in ROOT.rglob("*.md") if not SKIPPED & set(path.rel
 
 # The words with one meaning each, and those that have none here.
 TERMS = (
+    "account",
     "ack",
     "actor",
     "batch",
@@ -68,6 +69,7 @@ TERMS = (
     "kind",
     "lapped",
     "lease",
+    "ledger",
     "lifeline",
     "lost",
     "outbox",
@@ -88,6 +90,8 @@ TERMS = (
     "stream",
     "subscriber",
     "supervisor",
+    "vital",
+    "watermark",
     "window",
     "worker",
 )

@@ -111,21 +111,6 @@ def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch:
     assert woken_at == [10, 20, 30]
 
 
-def test_a_storm_of_batches_wakes_the_sender_once_in_a_while(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies there goes out in one frame at the next wake."""
-    wakes: list[Flusher] = []
-
-    def wake(flusher: Flusher) -> None:
-        wakes.append(flusher)
-
-    monkeypatch.setattr(Flusher, "wake", wake)
-    monkeypatch.setattr(stream_writer, "WAKE_S", 3_600.0)
-    session = rig.session(batch_records=10)
-    for number in range(100):
-        session.step(number)
-    assert len(wakes) == 1
-
-
 def test_several_threads_share_one_stream(rig: SessionRig) -> None:
     """Each env_index from its own thread: every call gets one seq, every episode its own sum."""
     session = rig.session()

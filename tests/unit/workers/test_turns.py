@@ -13,6 +13,8 @@ from unit.workers.session_rig import SMALL, SessionRig
 
 from runlane.config.settings import JournalSettings
 from runlane.transport.records import DropRecord, EpisodeRecord, LogRecord, MetricRecord
+from runlane.workers import stream_writer
+from runlane.workers.flusher import Flusher
 from runlane.workers.session import WorkerSession
 
 
@@ -299,3 +301,18 @@ def _numbers(rig: SessionRig, kind: str) -> list[int]:
 
 
 assert SMALL.segment_bytes == 1 << 16  # so small that rotations are met by interrupts, too
+
+
+def test_a_storm_of_batches_wakes_the_sender_once_in_a_while(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies there goes out in one frame at the next wake."""
+    wakes: list[Flusher] = []
+
+    def wake(flusher: Flusher) -> None:
+        wakes.append(flusher)
+
+    monkeypatch.setattr(Flusher, "wake", wake)
+    monkeypatch.setattr(stream_writer, "WAKE_S", 3_600.0)
+    session = rig.session(batch_records=10)
+    for number in range(100):
+        session.step(number)
+    assert len(wakes) == 1

@@ -1,0 +1,122 @@
+"""BusBatch: one batch on its way to all subscribers, and what becomes an entry of each one's queue. No sockets."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from runlane.transport.queue import Entry
+from runlane.transport.slicing import after_seq
+from runlane.transport.wire import KIND_NUMBER, BatchHeader, Frame, Section, encode_header
+
+# Rare, and missed dearly: they have a lane of their own in every lossy queue.
+VITAL = frozenset(KIND_NUMBER[kind] for kind in ("run", "episode", "log", "drop"))
+_NONE: tuple[int, ...] = ()
+_FIRST = (0,)
+
+
+def _count(sections: Sequence[Section], wanted: Sequence[int]) -> tuple[int, int]:
+    """Records of the wanted sections, and their bits."""
+    records = bits = 0
+    for index in wanted:
+        records += sections[index].records
+        bits |= 1 << index
+    return records, bits
+
+
+class Share(NamedTuple):
+    """What of a batch everybody gets who asked for the same kinds: indexes of sections, and their frames."""
+
+    wanted: Sequence[int]
+    vital: Sequence[int]
+    frames: list[Frame]
+    records: int
+    section_bits: int
+    size_bytes: int
+
+
+class BusBatch:
+    """One batch on its way to all subscribers; what is the same for many of them is worked out once."""
+
+    __slots__ = ("_shares", "bodies", "head", "header", "last_seq", "now_s")
+
+    def __init__(self, header: BatchHeader, head: Frame, bodies: Sequence[Frame], now_s: float) -> None:
+        self.header = header
+        self.last_seq = header.last_seq
+        self.head = head
+        self.bodies = bodies
+        self.now_s = now_s
+        self._shares: dict[frozenset[int], Share] = {}
+
+    def share(self, kinds: frozenset[int]) -> Share:
+        """The part that holds these kinds."""
+        sections, bodies = self.header.sections, self.bodies
+        if len(sections) == 1:  # as most batches are under load
+            section = sections[0]
+            if section.kind not in kinds:
+                return Share(_NONE, _NONE, [self.head], 0, 0, len(self.head))
+            size_bytes = len(self.head) + section.size_bytes
+            vital = _FIRST if section.kind in VITAL else _NONE
+            return Share(_FIRST, vital, [self.head, bodies[0]], section.records, 1, size_bytes)
+        found = self._shares.get(kinds)
+        if found is None:
+            wanted = [index for index, section in enumerate(sections) if section.kind in kinds]
+            rare = [index for index in wanted if sections[index].kind in VITAL]
+            frames = [self.head, *[bodies[index] for index in wanted]]
+            records, section_bits = _count(sections, wanted)
+            found = self._shares[kinds] = Share(wanted, rare, frames, records, section_bits, sum(map(len, frames)))
+        return found
+
+    def entry(self, share: Share) -> Entry:
+        """An entry of one queue for that part."""
+        header = self.header
+        key = (header.stream, header.sections[share.wanted[0]].kind if share.wanted else 0)
+        return Entry(
+            header.stream,
+            self.last_seq,
+            share.records,
+            share.section_bits,
+            share.frames,
+            key,
+            share.size_bytes,
+            False,  # by position, because each name costs
+            self.now_s,
+        )
+
+
+def whole_entry(
+    header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int], now_s: float
+) -> Entry:
+    """An entry for some sections as they came, with the source's own header."""
+    frames = [head, *[bodies[index] for index in wanted]]
+    records, section_bits = _count(header.sections, wanted)
+    return Entry(
+        stream=header.stream,
+        last_seq=header.last_seq,
+        records=records,
+        section_bits=section_bits,
+        frames=frames,
+        size_bytes=sum(map(len, frames)),
+        key=(header.stream, header.sections[wanted[0]].kind if wanted else 0),
+        accepted_s=now_s,
+    )
+
+
+def part_entry(header: BatchHeader, section: Section, body: Frame, known_seq: int, now_s: float) -> Entry:
+    """An entry with a header of its own, for rows that are not a whole section any more. All are after `known_seq`."""
+    first_seq = max(header.first_seq, known_seq + 1)
+    head = encode_header(header.stream, first_seq, section.records, header.closed_ns, [section])
+    return Entry(
+        stream=header.stream,
+        last_seq=header.last_seq,
+        records=section.records,
+        section_bits=1,
+        frames=[head, body],
+        size_bytes=len(head) + len(body),
+        key=(),
+        accepted_s=now_s,
+    )
+
+
+def records_after(header: BatchHeader, bodies: Sequence[Frame], wanted: Sequence[int], seq: int) -> int:
+    """How many of the wanted records have not been counted yet."""
+    parts = [after_seq(header.sections[index], bodies[index], seq) for index in wanted]
+    return sum(part[0].records for part in parts if part is not None)
