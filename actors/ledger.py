@@ -7,8 +7,8 @@ The pages are the kernel's; a killed process loses nothing it has written there.
     | version u64| used u64| subscriber, UTF-8 | stream, raw   | run, UTF-8    | zero        | copy 0   | copy 1  |
     +------------+---------+-------------------+---------------+---------------+-------------+----------+---------+
 
-A copy is 20 words u64: published, delivered, first_seq, last_seq, delivered_seq, base, then dropped records in the
-order of `REASONS`. The version's lowest bit says which copy is valid: the other one is written first, then the
+A copy is 20 words u64: published, delivered, first_seq, last_seq, delivered_seq, base (i64), then dropped records in
+the order of `REASONS`. The version's lowest bit says which copy is valid: the other one is written first, then the
 version, in one aligned store. So an account is always whole, as it was before or after a turn of the router.
 What was queued is not written: it is what the rest leaves over.
 """
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from runlane.transport.queue import ROUTER_RESTART, Account
+from runlane.transport.queue import ROUTER_RESTART, SUBSCRIBER_RESTART, Account
 
 FILE = "router.ledger"
 # The order is that of the words in the file. A reason that is not here would be counted as "other".
@@ -30,7 +30,7 @@ REASONS = (
     "drop_newest",
     "superseded",
     "stale",
-    "subscriber_restart",
+    SUBSCRIBER_RESTART,
     "subscriber_left",
     "router_stopped",
     ROUTER_RESTART,
@@ -45,7 +45,7 @@ MAX_SLOTS = 1 << 16
 _MAGIC = b"RLLEDG\x00\x01"
 _VERSION, _USED, _NAME, _STREAM, _RUN = 0, 8, 16, 80, 96
 _COPIES = (192, 352)
-_WORDS = struct.Struct(f"<{6 + len(REASONS)}Q")
+_WORDS = struct.Struct(f"<5Qq{len(REASONS)}Q")
 _TEXTS = struct.Struct("<64s16s64s")
 
 

@@ -395,19 +395,21 @@ class RouterActor:
         self._awaited_s.pop(hello.name, None)
         if known is not None:
             self._disconnect(known)
-            if known.instance == hello.instance:
-                moved = sum(known.queue.resume(bytes.fromhex(key), n) for key, n in hello.received.items())
-                if moved:
-                    log_event(log_ids.RUNBUS_RESUMED, subscriber=hello.name, records=moved)
-            if not known.is_declared and (hello.policy, hello.selection) != (known.queue.policy, known.selection):
+            wanted = hello.policy or QueuePolicy(), hello.selection
+            if not known.is_declared and wanted != (known.queue.policy, known.selection):
                 self.bus.remove_subscriber(hello.name, "subscriber_restart")  # it wants something else now
                 known = None
         if known is None:
             known = self.bus.add_subscriber(
                 hello.name, hello.policy or QueuePolicy(), hello.selection, hello.window, self.clock.wall_ns()
             )
-        if known.instance != hello.instance:
-            known.queue.begin_instance()
+        received = {bytes.fromhex(key): records for key, records in hello.received.items()}
+        if hello.instance in (known.instance, known.last_instance):
+            moved = sum(known.queue.resume(*given) for given in received.items())
+            if moved:
+                log_event(log_ids.RUNBUS_RESUMED, subscriber=hello.name, records=moved)
+        else:
+            known.queue.begin_instance(received)
         known.instance = hello.instance
         return known
 
@@ -431,7 +433,7 @@ class RouterActor:
         """A subscriber process is gone. A declared one keeps its queue; any other gives up its place."""
         log_event(log_ids.RUNBUS_SUBSCRIBER_LEFT, subscriber=subscriber.name, reason=reason)
         self._disconnect(subscriber)
-        subscriber.instance = ""
+        subscriber.last_instance, subscriber.instance = subscriber.instance, ""
         self._awaited_s.pop(subscriber.name, None)
         if not subscriber.is_declared:
             touched: set[bytes] = set(subscriber.committed) if subscriber.is_block else set()

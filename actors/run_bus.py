@@ -38,6 +38,7 @@ class Subscriber:
     selection: Selection
     is_declared: bool
     instance: str = ""
+    last_instance: str = ""  # of the process before, which may only have been asleep
     is_live: bool = False
     committed: dict[bytes, int] = field(default_factory=dict[bytes, int])
     told_infos: dict[bytes, StreamInfo] = field(default_factory=dict[bytes, StreamInfo])
@@ -110,6 +111,7 @@ class RunBus:
         self.subscribers: dict[str, Subscriber] = {}
         # Accounts of who is not there now: those who left, and those a router before this one had.
         self.past: dict[str, dict[bytes, Account]] = {}
+        self.past_instances: dict[str, str] = {}
         self.runs: dict[bytes, str] = {}  # of every stream that has an account
         self._block_queues: list[SubscriberQueue] = []
         self.records_in = 0
@@ -131,6 +133,7 @@ class RunBus:
         """Give a consumer its own queue. It owes nothing of what was accepted before; its accounts go on."""
         subscriber = Subscriber(name, SubscriberQueue(policy, window, first_number), selection, is_declared)
         subscriber.queue.accounts.update(self.past.pop(name, {}))
+        subscriber.last_instance = self.past_instances.pop(name, "")
         for key, stream in self.streams.items():
             subscriber.committed[key] = stream.gate.expected_seq - 1
             self._open_account(subscriber, key, stream.gate.expected_seq - 1)
@@ -140,10 +143,12 @@ class RunBus:
 
     def remove_subscriber(self, name: str, reason: str) -> int:
         """Forget a consumer but for its accounts; what waited for it counts as dropped. Returns those records."""
-        queue = self.subscribers.pop(name).queue
+        subscriber = self.subscribers.pop(name)
+        queue = subscriber.queue
         self._note_block_queues()
         dropped = queue.drop_all(reason)
         self.past[name] = queue.accounts
+        self.past_instances[name] = subscriber.instance or subscriber.last_instance
         return dropped
 
     def begin(self, subscriber: Subscriber) -> dict[str, int]:
@@ -179,6 +184,7 @@ class RunBus:
             accounts.pop(stream, None)
             if not accounts:
                 del self.past[name]
+                self.past_instances.pop(name, None)
         if not any(stream in subscriber.queue.accounts for subscriber in self.subscribers.values()):
             self.runs.pop(stream, None)
 

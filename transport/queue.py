@@ -8,7 +8,7 @@ same bound, so that no firehose of steps ever displaces one. Both lanes are sent
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -44,7 +44,8 @@ class Entry:
 class Account:
     """Records of one stream towards one subscriber: what it asked for of the seqs after `first_seq` to `last_seq`.
 
-    `delivered_seq` is how far it went in order; `base` what was delivered before the present process joined.
+    `delivered_seq` is how far it went in order; `base` is what was delivered less what the present process said it had
+    been given, as both stood when it joined.
     """
 
     published: int = 0
@@ -87,6 +88,9 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
 MAX_QUEUE_BYTES = 64 << 20
 # What was in a router's lossy queues when it died, as far as its subscriber does not say otherwise.
 ROUTER_RESTART = "router_restart"
+# What was under way to a process that is gone, or seemed to be.
+SUBSCRIBER_RESTART = "subscriber_restart"
+_ON_THE_WAY = (ROUTER_RESTART, SUBSCRIBER_RESTART)
 
 
 class SubscriberQueue:
@@ -328,27 +332,32 @@ class SubscriberQueue:
         return records
 
     def resume(self, stream: bytes, received: int) -> int:
-        """Believe a subscriber how many records of a stream its present process was given before our time.
+        """Believe a subscriber how many records of a stream its present process was given.
 
-        What was counted as dropped with the router before, because nobody could say, moves to delivered; returns
-        how many that are. A figure that contradicts the account is not believed.
+        What was counted as dropped on the way to it, with a router or a connection that broke, because nobody could
+        say, moves to delivered; returns how many that are. A figure that contradicts the account is not believed.
         """
         account = self.accounts.get(stream)
-        lost = account.dropped.get(ROUTER_RESTART, 0) if account is not None else 0
-        if account is None or not 0 < account.base + received - account.delivered <= lost:
+        if account is None:
             return 0
-        moved = account.base + received - account.delivered
+        moved = rest = account.base + received - account.delivered
+        if not 0 < moved <= sum(account.dropped.get(reason, 0) for reason in _ON_THE_WAY):
+            return 0
         account.delivered += moved
-        account.dropped[ROUTER_RESTART] -= moved
-        if not account.dropped[ROUTER_RESTART]:
-            del account.dropped[ROUTER_RESTART]
+        for reason in _ON_THE_WAY:
+            taken = min(rest, account.dropped.get(reason, 0))
+            rest -= taken
+            if taken and taken == account.dropped[reason]:
+                del account.dropped[reason]
+            elif taken:
+                account.dropped[reason] -= taken
         self.changed.add(stream)
         return moved
 
-    def begin_instance(self) -> None:
-        """Another process takes this place: what it is given counts from here."""
+    def begin_instance(self, received: Mapping[bytes, int]) -> None:
+        """Another process takes this place, which was given so much already: what it is given counts from here."""
         for stream, account in self.accounts.items():
-            account.base = account.delivered
+            account.base = account.delivered - received.get(stream, 0)
             self.changed.add(stream)
 
     # ---- figures ----

@@ -219,7 +219,7 @@ class QueueMachine(RuleBasedStateMachine):
     def restart_of_a_lossy_subscriber(self) -> None:
         """Nobody can say whether it was read, and another process counts from here."""
         assert self.queue.drop_in_flight("subscriber_restart") == self._lose(self._under_way, "subscriber_restart")
-        self.queue.begin_instance()
+        self.queue.begin_instance({})
         self.model.base = Counter(self.model.delivered)
 
     @rule()
@@ -239,7 +239,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.drop_all(ROUTER_RESTART) == lost
         for stream in STREAMS:
             before = self.model.delivered[stream] - self.model.base[stream]
-            all_lost = self.model.dropped[stream, ROUTER_RESTART]
+            all_lost = self.model.dropped[stream, ROUTER_RESTART] + self.model.dropped[stream, "subscriber_restart"]
             assert self.queue.resume(stream, before + all_lost + excess) == 0
             assert self.queue.resume(stream, before - min(before, excess)) == 0
             assert self.queue.resume(stream, before + had_read[stream]) == had_read[stream]

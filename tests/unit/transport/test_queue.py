@@ -291,7 +291,7 @@ def test_a_figure_is_believed_once() -> None:
 def test_a_new_process_counts_from_where_the_last_one_ended() -> None:
     """What its predecessor was given is no part of what it says it received."""
     queue = _restored(delivered=100, lost=50)
-    queue.begin_instance()
+    queue.begin_instance({})
     assert queue.account(A).base == 100
     assert queue.resume(A, 100) == 0
     assert queue.resume(A, 20) == 20
