@@ -1,5 +1,6 @@
 """Accountant: keeps what the bus accounts for safe from a kill, and tells it to who stores it. Owned by the router."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from runlane.transport.messages import Accounts, GraphMetrics
 
 # Closed streams whose accounts are still told to who asks.
 KEPT_CLOSED = 256
+# For the last accounts of all, at the ordered end.
+LAST_WORDS_S = 0.2
+# And for how long at least, in seconds.
+KEPT_S = 60.0
+# Subscribers that left whose accounts are still told to who asks.
+KEPT_NAMES = 256
 
 
 class Accountant:
@@ -28,12 +35,15 @@ class Accountant:
         self._memory: BusMemory | None = None
         self._next_report_s = self._next_metrics_s = 0.0
         self._rate_at = (clock.monotonic_s(), 0)
-        self._closed: dict[bytes, None] = {}
+        self._closed: dict[bytes, float] = {}  # since when
 
     def open(self, directory: Path) -> list[Subscriber]:
         """Take up what a router that died left there; returns the subscribers it had."""
         self._memory = BusMemory(directory, self._bus)
-        return self._memory.restore(self._clock.wall_ns())
+        found = self._memory.restore(self._clock.wall_ns())
+        now_s = self._clock.monotonic_s()
+        self._closed = dict.fromkeys(self._bus.runs, now_s)  # until they are opened again
+        return found
 
     def remember(self, also: Iterable[tuple[str, bytes]] = ()) -> None:
         """Note what has changed, so that it survives us."""
@@ -48,7 +58,7 @@ class Accountant:
 
     def stream_closed(self, stream: bytes) -> None:
         """Its source said goodbye; its accounts are kept for a while."""
-        self._closed[stream] = None
+        self._closed[stream] = self._clock.monotonic_s()
 
     def joined(self, subscriber: Subscriber) -> None:
         """A subscriber has a process. One that stores accounts is told all of them."""
@@ -83,6 +93,7 @@ class Accountant:
             self._next_metrics_s = now_s + self._settings.metrics_s
         self._tell(ways, with_metrics=is_due)
         self._put_away()
+        self._forget_names()
 
     def _tell(self, ways: Mapping[str, Egress], *, with_metrics: bool) -> None:
         metrics: GraphMetrics | None = None
@@ -99,8 +110,11 @@ class Accountant:
 
     def _put_away(self) -> None:
         """Let go of accounts of streams that ended long ago, once everybody knows them."""
+        old_s = self._clock.monotonic_s() - KEPT_S
+        names = [*self._bus.subscribers, *self._bus.past]
         for stream in list(self._closed)[: max(0, len(self._closed) - KEPT_CLOSED)]:
-            names = [*self._bus.subscribers, *self._bus.past]
+            if self._closed[stream] > old_s:  # it may be opened again, as all are after a restart of ours
+                break
             if all(self._reporter.is_told(name, stream) for name in names):
                 self._bus.put_away(stream)
                 if stream not in self._bus.runs:  # else somebody still waits for some of it
@@ -109,17 +123,31 @@ class Accountant:
                     if self._memory is not None and self._bus.account_of(name, stream) is None:
                         self._memory.forget(name, stream)
 
+    def _forget_names(self) -> None:
+        """Let go of accounts of subscribers that left long ago, likewise."""
+        for name in list(self._bus.past)[: max(0, len(self._bus.past) - KEPT_NAMES)]:
+            streams = list(self._bus.past[name])
+            if all(self._reporter.is_told(name, stream) for stream in streams):
+                self._bus.forget_name(name)
+                if self._memory is not None:
+                    for stream in streams:
+                        self._memory.forget(name, stream)
+
     def close(self, ways: Mapping[str, Egress]) -> None:
         """The router ends in order: what lossy queues still hold is lost, and everybody is told the final sums."""
         for subscriber in self._bus.subscribers.values():
             if not subscriber.is_block:
                 subscriber.queue.drop_all("router_stopped")
         self.remember()
+        until_s = time.monotonic() + LAST_WORDS_S
         self._tell(ways, with_metrics=True)
+        while self._reporter.is_behind and time.monotonic() < until_s:  # a full pipe
+            time.sleep(0.005)
+            self._tell(ways, with_metrics=False)
         for name, egress in ways.items():
             if egress.subscriber.is_live:
                 for accounts in self.answer(name):
-                    egress.send_control(accounts)
+                    egress.insist(accounts, until_s)
         if self._memory is not None:
             self._memory.close()
             self._memory = None

@@ -51,6 +51,11 @@ class BusReporter:
                 return
             due.difference_update(keys)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether somebody has not been told everything."""
+        return any(self._due.values())
+
     def is_told(self, subscriber: str, stream: bytes) -> bool:
         """Whether nobody who keeps accounts still waits for this one."""
         return not any((subscriber, stream) in due for due in self._due.values())

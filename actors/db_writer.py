@@ -64,6 +64,7 @@ class DbWriterActor:
         self.clock = clock or SystemClock()
         self._open_store = open_store
         self._pending: list[Delivery] = []
+        self._infos: dict[bytes, StreamInfo] = {}  # of the streams among them
         self._pending_rows = 0
         self._pending_since_s = 0.0
         self._pending_since_ns = 0
@@ -193,6 +194,9 @@ class DbWriterActor:
                 self._pending_since_s = self.clock.monotonic_s()
                 self._pending_since_ns = self.clock.wall_ns()
                 self._pending_epoch = self._link.epoch
+            info = self._link.streams.get(delivery.header.stream)
+            if info is not None:  # noted now: a router that takes the place of this one's forgets it for a while
+                self._infos[delivery.header.stream] = info
             self._pending.append(delivery)
             self._pending_rows += delivery.header.records
             took = True
@@ -254,6 +258,7 @@ class DbWriterActor:
         self._commit_times.note(self._last_commit_s, self._pending_rows)
         log_event(log_ids.DURABLE_COMMITTED, rows=self._pending_rows, seconds=self._last_commit_s)
         self._pending = []
+        self._infos.clear()
         self._pending_rows = 0
 
     def _store_figures(self) -> FigureRows:
@@ -337,7 +342,9 @@ class DbWriterActor:
     def _stream(self, header: BatchHeader) -> _OpenStream:
         """The stream's number and watermark, read from the database once; its info as last announced."""
         known = self._streams.get(header.stream)
-        info = self._link.streams.get(header.stream) or (known.info if known else None)
+        info = (
+            self._link.streams.get(header.stream) or self._infos.get(header.stream) or (known.info if known else None)
+        )
         if info is None:  # never announced: keep what can be kept, under its id
             info = StreamInfo(
                 stream=header.stream.hex(),

@@ -4,6 +4,8 @@ A new hello always gets a new socket at a new endpoint, so echoes and batches me
 never meet its successor.
 """
 
+import time
+
 from runlane.actors.run_bus import RunBus, Subscriber
 from runlane.config.errors import WireError
 from runlane.config.settings import Settings
@@ -20,6 +22,7 @@ from runlane.transport.sockets import (
 )
 from runlane.transport.wire import decode_echo, encode_delivery_prefix
 
+RETRY_S = 0.005
 _SUBSCRIBED = 1
 _UNSUBSCRIBED = 0
 
@@ -68,8 +71,10 @@ class Egress:
         return moved, refused
 
     def _on_subscription(self, mark: int) -> None:
-        self.subscriber.is_live = mark == _SUBSCRIBED
-        self.is_gone = mark == _UNSUBSCRIBED
+        # A connection that broke and came back by itself has lost what was on its way, so it is not used again: the
+        # next lease is refused, and a hello makes a new one.
+        self.is_gone = self.is_gone or mark == _UNSUBSCRIBED
+        self.subscriber.is_live = mark == _SUBSCRIBED and not self.is_gone
 
     def pump(self, streams: dict[bytes, StreamInfo], now_s: float) -> int:
         """Send what the window allows; returns how many deliveries went out."""
@@ -104,6 +109,11 @@ class Egress:
     def send_control(self, message: ControlMessage) -> bool:
         """Send a control message in the order of deliveries; False when the pipe is full."""
         return send_control(self.socket, message)
+
+    def insist(self, message: ControlMessage, until_s: float) -> None:
+        """Send a last word to a process that is there, waiting for room in its pipe until `until_s` (monotonic)."""
+        while self.subscriber.is_live and not self.send_control(message) and time.monotonic() < until_s:
+            time.sleep(RETRY_S)  # nothing else is left to do
 
     def close(self) -> None:
         """Close the socket and remove its file. A last word already sent gets a moment to leave."""

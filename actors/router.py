@@ -4,6 +4,7 @@ Ingress is one ROUTER that is simply not read while a `block` queue is full: the
 their outboxes. Control is a second ROUTER, so that a subscriber can join or leave meanwhile.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from runlane.actors.egress import Egress
 from runlane.actors.run_bus import RunBus, Subscriber, is_same_source
 from runlane.actors.stream_lease import StreamLeases
 from runlane.config import log_ids
-from runlane.config.errors import SettingsError, WireError
+from runlane.config.errors import EndpointError, SettingsError, WireError
 from runlane.config.names import CONTROL_SOCKET, INGRESS_SOCKET, ROUTER
 from runlane.config.settings import QueuePolicy, Settings, check_decimate, check_kinds, check_name
 from runlane.transport.ack import Verdict
@@ -56,6 +57,7 @@ from runlane.transport.wire import BatchHeader, Frame, check_bodies, decode_cont
 INGRESS_BURST = 64
 CONTROL_BURST = 64
 LEASE_CHECK_S = 0.25
+GOODBYE_S = 0.1  # to each whose pipe is full
 # Acks go out when nothing comes in, and under load every so many turns: each costs us 6 µs and a proxy 10.
 ACK_TURNS = 8
 # At the ordered stop, once everything is committed: so long a lossy subscriber that keeps up may take its rest.
@@ -141,20 +143,12 @@ class RouterActor:
 
     def is_drained(self) -> bool:
         """Whether no stream is open and no `block` queue holds anything; others get a moment for what they hold."""
-        if self.bus.streams or self._holds_any(is_block=True):
+        if self.bus.streams or self.bus.holds_any(is_block=True):
             return False
         now_s = self.clock.monotonic_s()
         if self._last_words_s is None:
             self._last_words_s = now_s + LAST_WORDS_S
-        return now_s >= self._last_words_s or not self._holds_any(is_block=False)
-
-    def _holds_any(self, *, is_block: bool) -> bool:
-        return any(
-            subscriber.is_block is is_block
-            and (subscriber.queue.depth or subscriber.queue.in_flight_records)
-            and (is_block or subscriber.is_live)
-            for subscriber in self.bus.subscribers.values()
-        )
+        return now_s >= self._last_words_s or not self.bus.holds_any(is_block=False)
 
     def statistics(self) -> dict[str, Any]:
         """Figures for the heartbeat."""
@@ -175,8 +169,7 @@ class RouterActor:
             self._read_egress(egress)
         self._accountant.close(self._egress)
         for egress in self._egress.values():
-            if egress.subscriber.is_live:
-                egress.send_control(RouterBye(router=self.router_id))
+            egress.insist(RouterBye(router=self.router_id), time.monotonic() + GOODBYE_S)
             egress.close()
         for socket, endpoint in (
             (getattr(self, "_ingress", None), getattr(self, "_ingress_endpoint", "")),
@@ -225,6 +218,7 @@ class RouterActor:
             send_control(self._ingress, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
             return set()
         self._streams_heard.hear(header.stream, self.clock.monotonic_s())
+        self._unacked.add(header.stream)
         verdict, overflowed = self.bus.publish(header, head, bodies, self.clock.monotonic_s())
         for name in overflowed:
             self._watch.overflowed(name, self.clock.monotonic_s())
@@ -306,8 +300,7 @@ class RouterActor:
             except WireError as error:
                 self.rejections.reject(error, "control")
                 if error.reason == "invalid":  # a message of ours with an absurd field: who sent it should know
-                    answer = SubscriberRefused(name="", reason=f"invalid message: {error.detail}")
-                    send_control(self._control, answer, bytes(frames[0]))
+                    self._refuse(frames[0], "", f"invalid message: {error.detail}")
 
     def _on_control(self, peer: bytes, frame: bytes) -> None:
         message = decode_control(frame)
@@ -327,7 +320,7 @@ class RouterActor:
 
     def _on_lease(self, peer: bytes, lease: SubscriberLease) -> None:
         egress = self._egress.get(lease.name)
-        if egress is None or egress.subscriber.instance != lease.instance:
+        if egress is None or egress.subscriber.instance != lease.instance or egress.is_gone:
             answer = SubscriberRefused(name=lease.name, reason="unknown to this router", is_final=False)
             send_control(self._control, answer, peer)
             return
@@ -337,12 +330,15 @@ class RouterActor:
     def _on_subscriber_hello(self, peer: bytes, hello: SubscriberHello) -> None:
         reason, is_final = self._objection(hello)
         if reason:
-            log_event(log_ids.RUNBUS_SUBSCRIBER_REFUSED, subscriber=hello.name, reason=reason)
-            send_control(self._control, SubscriberRefused(name=hello.name, reason=reason, is_final=is_final), peer)
+            self._refuse(peer, hello.name, reason, is_final=is_final)
             return
-        subscriber = self._admit(hello)
-        self._serial += 1
-        egress = Egress(self._context, self.settings, subscriber, self._serial, self.clock.monotonic_s())
+        subscriber, self._serial = self._admit(hello), self._serial + 1
+        try:
+            egress = Egress(self._context, self.settings, subscriber, self._serial, self.clock.monotonic_s())
+        except (EndpointError, zmq.ZMQError) as error:  # no descriptor, a path too long: its trouble, not everybody's
+            self._leave(subscriber, str(error))
+            self._refuse(peer, hello.name, str(error))
+            return
         self._egress[hello.name] = egress
         self._poller.register(egress.socket, zmq.POLLIN)
         self._accountant.joined(subscriber)
@@ -365,6 +361,10 @@ class RouterActor:
             watermarks=self.bus.begin(subscriber),
         )
         send_control(self._control, welcome, peer)
+
+    def _refuse(self, peer: bytes, name: str, reason: str, *, is_final: bool = True) -> None:
+        log_event(log_ids.RUNBUS_SUBSCRIBER_REFUSED, subscriber=name, reason=reason)
+        send_control(self._control, SubscriberRefused(name=name, reason=reason, is_final=is_final), peer)
 
     def _objection(self, hello: SubscriberHello) -> tuple[str, bool]:
         """Why a hello is refused, and whether asking again is useless. An empty reason means welcome."""
@@ -398,6 +398,7 @@ class RouterActor:
             wanted = hello.policy or QueuePolicy(), hello.selection
             if not known.is_declared and wanted != (known.queue.policy, known.selection):
                 self.bus.remove_subscriber(hello.name, "subscriber_restart")  # it wants something else now
+                self._unacked |= set(self.bus.streams)
                 known = None
         if known is None:
             known = self.bus.add_subscriber(
@@ -405,8 +406,7 @@ class RouterActor:
             )
         received = {bytes.fromhex(key): records for key, records in hello.received.items()}
         if hello.instance in (known.instance, known.last_instance):
-            moved = sum(known.queue.resume(*given) for given in received.items())
-            if moved:
+            if moved := sum(known.queue.resume(*given) for given in received.items()):
                 log_event(log_ids.RUNBUS_RESUMED, subscriber=hello.name, records=moved)
         else:
             known.queue.begin_instance(received)

@@ -133,6 +133,7 @@ class RunBus:
         """Give a consumer its own queue. It owes nothing of what was accepted before; its accounts go on."""
         subscriber = Subscriber(name, SubscriberQueue(policy, window, first_number), selection, is_declared)
         subscriber.queue.accounts.update(self.past.pop(name, {}))
+        subscriber.queue.changed.update(subscriber.queue.accounts)
         subscriber.last_instance = self.past_instances.pop(name, "")
         for key, stream in self.streams.items():
             subscriber.committed[key] = stream.gate.expected_seq - 1
@@ -154,8 +155,9 @@ class RunBus:
     def begin(self, subscriber: Subscriber) -> dict[str, int]:
         """A process takes a place: the newest seq of each open stream that it will not be sent."""
         queue = subscriber.queue
+        waiting = queue.first_waiting_seqs()
         for key in self.streams:
-            first_seq = queue.first_waiting_seq(key)
+            first_seq = waiting.get(key)
             subscriber.starts[key] = queue.account(key).last_seq if first_seq is None else first_seq - 1
         return {key.hex(): subscriber.starts[key] for key in self.streams}
 
@@ -188,6 +190,11 @@ class RunBus:
         if not any(stream in subscriber.queue.accounts for subscriber in self.subscribers.values()):
             self.runs.pop(stream, None)
 
+    def forget_name(self, name: str) -> None:
+        """Forget the accounts of a subscriber that left."""
+        self.past.pop(name, None)
+        self.past_instances.pop(name, None)
+
     def take_changed(self) -> set[tuple[str, bytes]]:
         """Accounts that have changed since this was last asked."""
         changed: set[tuple[str, bytes]] = set()
@@ -204,6 +211,7 @@ class RunBus:
             account = subscriber.queue.account(key)
             account.first_seq = account.last_seq = seq
         account.last_seq = max(account.last_seq, seq)
+        account.delivered_seq = max(account.delivered_seq, seq)  # what came in its absence will not come again
         subscriber.starts[key] = account.last_seq
 
     # ---- streams ----
@@ -352,6 +360,15 @@ class RunBus:
     def is_blocked(self) -> bool:
         """Whether some `block` queue has no room for another batch, so that ingress must wait."""
         return any(queue.is_full for queue in self._block_queues) if self._block_queues else False
+
+    def holds_any(self, *, is_block: bool) -> bool:
+        """Whether anything waits for, or is under way to, a `block` subscriber, or a lossy one that is there."""
+        return any(
+            subscriber.is_block is is_block
+            and (subscriber.queue.depth or subscriber.queue.in_flight_records)
+            and (is_block or subscriber.is_live)
+            for subscriber in self.subscribers.values()
+        )
 
     @property
     def blocked_by(self) -> list[str]:

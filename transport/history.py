@@ -98,6 +98,7 @@ class History:
         self._epoch: int = 0
         self._shares: deque[_Share] = deque()
         self._read_seq: dict[str, int] = {}
+        self._until_seq: dict[str, int] = {}  # as first planned, for streams without a watermark
         self._passed_steps: dict[str, int] = {}
         self._waits_since_s: float | None = None
         self._has_given_up = False
@@ -212,7 +213,7 @@ class History:
         if stream in self._link.watermarks:
             until_seq = self._link.watermarks[stream]
         else:  # once read, the rest of it comes live
-            until_seq = self._read_seq.get(stream) or last_seq
+            until_seq = self._until_seq.setdefault(stream, last_seq)
         return _Share(info, stream_no, first, until_seq)
 
     def _wants(self, info: StreamInfo) -> bool:

@@ -86,6 +86,8 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 # Large observations fill memory long before they fill a queue of records. Beyond this the same rule applies.
 MAX_QUEUE_BYTES = 64 << 20
+# As many streams or environments `latest` keeps the newest of; beyond, those first heard of give way.
+MAX_KEYS = 65_536
 # What was in a router's lossy queues when it died, as far as its subscriber does not say otherwise.
 ROUTER_RESTART = "router_restart"
 # What was under way to a process that is gone, or seemed to be.
@@ -142,7 +144,10 @@ class SubscriberQueue:
         before = self._newest.get(entry.key)
         self._newest[entry.key] = entry
         self._hold(entry)
-        return self._drop(before, "superseded") if before is not None else 0
+        dropped = self._drop(before, "superseded") if before is not None else 0
+        while len(self._newest) > MAX_KEYS or (self.size_bytes > MAX_QUEUE_BYTES and len(self._newest) > 1):
+            dropped += self._drop(self._newest.pop(next(iter(self._newest))), "drop_oldest")
+        return dropped
 
     def _enqueue(self, entry: Entry) -> int:
         if self.is_block:
@@ -387,11 +392,13 @@ class SubscriberQueue:
         entries = [*waiting, *(entry for _, entry in self._under_way)]
         return sum(entry.records for entry in entries if entry.stream == stream)
 
-    def first_waiting_seq(self, stream: bytes) -> int | None:
-        """First seq of the oldest batch of a stream that waits; None when none does."""
-        waiting: Iterable[Entry] = [*self._waiting, *self._vital, *self._newest.values()]
-        heads = [entry.frames[0] for entry in waiting if entry.stream == stream]
-        return min((decode_header(head).first_seq for head in heads), default=None)
+    def first_waiting_seqs(self) -> dict[bytes, int]:
+        """First seq of the oldest batch that waits, for each stream of which one does."""
+        found: dict[bytes, int] = {}
+        for entry in (*self._waiting, *self._vital, *self._newest.values()):
+            first_seq = decode_header(entry.frames[0]).first_seq
+            found[entry.stream] = min(first_seq, found.get(entry.stream, first_seq))
+        return found
 
     def statistics(self) -> QueueStatistics:
         """Frozen figures over all streams."""

@@ -307,7 +307,9 @@ class Subscriber:
             is_consumed = False
             raise
         finally:
-            if is_consumed:
+            if is_consumed and self._kept and self._unechoed:  # of the last delivery some was never handed out
+                self._link.echo(self._number - 1, self._epoch)
+            elif is_consumed:
                 self._echo()
             self._link.close()
             if self._history is not None:

@@ -119,7 +119,7 @@ def test_a_damaged_journal_is_stored_up_to_the_damage(home: Home, how: str) -> N
     """One message that says from which seq on, exit code 1; what is lost is a row, and the files are kept."""
     journal = home.dead_worker()
     segments = sorted(journal.glob("*.seg"))
-    assert len(segments) > 3
+    assert len(segments) >= 3  # and a spare one, if the flusher was so quick
     if how == "cut":
         with segments[1].open("r+b") as file:
             file.truncate(30_000)

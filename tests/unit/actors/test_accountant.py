@@ -29,6 +29,11 @@ class FakeWay:
         self.room = 1 << 30
         self.said: list[ControlMessage] = []
 
+    def insist(self, message: ControlMessage, until_s: float) -> None:
+        """It has room, or none for ever."""
+        if self.subscriber.is_live and until_s:
+            self.send_control(message)
+
     def send_control(self, message: ControlMessage) -> bool:
         """Take it, or not."""
         if self.room <= 0:
@@ -228,6 +233,7 @@ def _close_streams(bench: Bench, count: int) -> None:
 def test_accounts_of_ended_streams_are_put_away_once_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest of them are kept; the places of the others are free, in memory and in the file."""
     monkeypatch.setattr(module, "KEPT_CLOSED", 2)
+    monkeypatch.setattr(module, "KEPT_S", 0.0)
     bench.join("gui", LOSSY)
     keeper = bench.join("keeper", BLOCK)
     bench.publish()
@@ -250,6 +256,7 @@ def test_an_ended_stream_that_somebody_waits_for_is_put_away_later(
 ) -> None:
     """When it has got the rest, and not never."""
     monkeypatch.setattr(module, "KEPT_CLOSED", 0)
+    monkeypatch.setattr(module, "KEPT_S", 0.0)
     gui = bench.join("gui", LOSSY).subscriber
     bench.publish()
     bench.bus.close_stream(bench.key)
@@ -267,6 +274,7 @@ def test_an_ended_stream_that_somebody_waits_for_is_put_away_later(
 def test_a_stream_that_is_written_again_is_not_put_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A goodbye is no end for good."""
     monkeypatch.setattr(module, "KEPT_CLOSED", 0)
+    monkeypatch.setattr(module, "KEPT_S", 0.0)
     gui = bench.join("gui", LOSSY).subscriber
     bench.bus.close_stream(bench.key)
     bench.accountant.stream_closed(bench.key)

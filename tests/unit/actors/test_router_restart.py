@@ -17,6 +17,7 @@ from runlane.transport.messages import (
     SubscriberAccount,
     SubscriberBye,
     SubscriberHello,
+    SubscriberLease,
     SubscriberRefused,
 )
 from runlane.transport.queue import ROUTER_RESTART, Account
@@ -377,3 +378,23 @@ def test_a_body_that_cannot_be_parted_is_counted_and_acked_like_any_other(rig: R
     assert rig.router.rejections.by_reason == {"rows": 1}
     keeper.echo()
     until(lambda: source.acked_seq == 3, rig.turn)
+
+
+def test_a_connection_that_breaks_and_comes_back_by_itself_is_made_anew(rig: RouterRig) -> None:
+    """What was on its way is queued again for a `block` subscriber: no echo of a later delivery acks over it."""
+    source, keeper = rig.source(), rig.subscriber("keeper", BLOCK)
+    rig.publish(source, 1, 10)
+    until(lambda: len(keeper.deliveries) == 1, rig.turn)
+    assert keeper.data is not None
+    keeper.data.send(b"\x00")  # as ZeroMQ tells it: the subscription ends, and begins again at once
+    keeper.data.send(b"\x01")
+    rig.publish(source, 11, 10)
+    rig.settle()
+    assert not rig.bus_subscriber("keeper").is_live
+    assert keeper.seqs == list(range(1, 11))
+    keeper.say(SubscriberLease(name="keeper", instance=keeper.instance))
+    until(lambda: bool(heard(keeper, SubscriberRefused)), rig.turn)
+    rig.rejoin(keeper, BLOCK)
+    until(lambda: keeper.seqs[10:] == list(range(1, 21)), rig.turn)
+    keeper.echo()
+    until(lambda: source.acked_seq == 20, rig.turn)

@@ -332,6 +332,6 @@ def test_the_first_seq_that_waits_is_told_per_stream() -> None:
     for first_seq in (11, 21):
         head = make_batch(info, first_seq, step=10).frames[0]
         queue.offer(Entry(key, first_seq + 9, 10, 1, [head], (key, 1), is_vital=first_seq == 21))
-    assert [queue.first_waiting_seq(stream) for stream in (key, A)] == [11, None]
+    assert queue.first_waiting_seqs() == {key: 11}
     send_all(queue, 1)
-    assert queue.first_waiting_seq(key) == 21
+    assert queue.first_waiting_seqs() == {key: 21}
