@@ -76,6 +76,7 @@ class Subscriber:
         """A stream was closed."""
         self.committed.pop(stream, None)
         self.starts.pop(stream, None)
+        self.told_infos.pop(stream, None)  # a queue that still holds some of it is told again
         self._wanted.pop(stream, None)
         self._passed.pop(stream, None)
 
