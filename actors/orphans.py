@@ -51,7 +51,8 @@ def _is_empty(directory: Path) -> bool:
         head = JournalHead.open(directory)
     except (JournalError, OSError):
         return not segment_numbers(directory)
-    is_empty, is_alive = head.published == 0 or not segment_numbers(directory), head.is_writer_alive
+    is_empty = not head.untold(0) and (head.published == 0 or not segment_numbers(directory))
+    is_alive = head.is_writer_alive
     head.close()
     if is_empty and not is_alive:
         remove_journal(directory)
@@ -122,14 +123,13 @@ def is_beyond_reading(directory: Path) -> bool:
     """Whether a dead worker's journal does not even say whose it was, and never will: no fault of the system's."""
     reader = JournalReader(directory)
     try:
-        reader.seek_newest()
-    except JournalError:
-        return not is_worker_alive(directory)
+        with contextlib.suppress(JournalError):
+            reader.seek_newest()
     except OSError:
         return False
     finally:
         reader.close()
-    return reader.info is None and not is_worker_alive(directory)
+    return (reader.info or _info_of_head(directory)) is None and not is_worker_alive(directory)
 
 
 def orphan_journals(settings: Settings) -> Iterator[tuple[Path, StreamInfo]]:
@@ -141,15 +141,22 @@ def orphan_journals(settings: Settings) -> Iterator[tuple[Path, StreamInfo]]:
 
 
 def info_of(directory: Path) -> StreamInfo | None:
-    """The stream a journal holds, by its newest segment; None when that cannot be read."""
+    """The stream a journal holds, by its newest segment or else its head; None when neither says."""
     reader = JournalReader(directory)
-    try:
+    with contextlib.suppress(JournalError, OSError):
         reader.seek_newest()
+    reader.close()
+    return reader.info or _info_of_head(directory)
+
+
+def _info_of_head(directory: Path) -> StreamInfo | None:
+    try:
+        head = JournalHead.open(directory)
     except (JournalError, OSError):
         return None
-    finally:
-        reader.close()
-    return reader.info
+    info = head.info
+    head.close()
+    return info
 
 
 class OrphanWatch:
@@ -166,9 +173,10 @@ class OrphanWatch:
         if now_s < self._next_look_s:
             return False
         self._next_look_s = now_s + LOOK_S
-        sweep_half_made(self._parent, time.time())
-        found = orphan_directories(self._parent)
         known = self._since_s
+        if known is None:  # what is left later waits for the next graph: it holds nothing
+            sweep_half_made(self._parent, time.time())
+        found = orphan_directories(self._parent)
         self._since_s = {path: (known or {}).get(path, now_s) for path in found}
         if known is None:
             return bool(found)

@@ -51,7 +51,8 @@ class Relay:
             self._reader.seek(acked + 1)
         except (JournalError, OSError) as error:
             if info is None:
-                info = self._info_of_newest()  # then what lies before it is damage, and is told as such
+                # Then what lies before it is damage, and is told as such.
+                info = self._info_of_newest() or self.head.info
             if info is None:
                 self._let_go()
                 raise JournalError(f"{error}") from None

@@ -146,6 +146,7 @@ def test_the_journal_of_the_example_decodes_to_what_the_page_says(tmp_path: Path
         "untold": head.untold(head.published),
     } == said["head"]
     assert not head.is_writer_alive
+    first_info = head.info
     head.close()
     header = journal_layout.decode_segment_header(journal_layout.segment_path(directory, 2).read_bytes())
     assert {"stream": header.stream.hex(), "number": header.number, "first_seq": header.first_seq} == said["segment"]
@@ -158,6 +159,7 @@ def test_the_journal_of_the_example_decodes_to_what_the_page_says(tmp_path: Path
     assert reader.read_final(said["head"]["published"], 0) is None
     assert not reader.is_torn
     assert msgspec.to_builtins(reader.info) == wire["hello"]["info"]
+    assert msgspec.to_builtins(first_info) == {**wire["hello"]["info"], "schemas": []}
     reader.close()
 
 

@@ -11,7 +11,9 @@ import os
 from pathlib import Path
 from typing import Self
 
-from runlane.config.errors import JournalError
+import msgspec
+
+from runlane.config.errors import JournalError, WireError
 from runlane.config.names import KINDS
 from runlane.transport.journal_layout import (
     ACKED,
@@ -23,8 +25,11 @@ from runlane.transport.journal_layout import (
     TELLING,
     UNTOLD,
     decode_head,
+    decode_head_info,
     encode_head,
 )
+from runlane.transport.messages import StreamInfo
+from runlane.transport.wire import pack, unpack
 
 
 class JournalHead:
@@ -47,9 +52,10 @@ class JournalHead:
         self._words = memoryview(self._map).cast("Q")
 
     @classmethod
-    def make(cls, directory: Path, stream: bytes, created_ns: int) -> Self:
+    def make(cls, directory: Path, stream: bytes, created_ns: int, info: StreamInfo | None = None) -> Self:
         """Make and lock the head of a new journal, so that nobody sees it without its living writer.
 
+        `info` says whose it is until a segment does, which on a full disk may be never.
         Raises `OSError` when there is no room or no right, `JournalError` when the journal exists already.
         """
         path = directory / HEAD_FILE
@@ -57,7 +63,8 @@ class JournalHead:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, HEAD_BYTES)
-            os.pwrite(fd, encode_head(stream, created_ns), 0)
+            packed = b"" if info is None else pack(msgspec.to_builtins(info))
+            os.pwrite(fd, encode_head(stream, created_ns, packed), 0)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 os.link(part, path)
@@ -84,6 +91,14 @@ class JournalHead:
             return True
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
+
+    @property
+    def info(self) -> StreamInfo | None:
+        """Whose journal it is, as known when it was made; None when that is not in it, or unreadable."""
+        packed = decode_head_info(self._map[:HEAD_BYTES])
+        with contextlib.suppress(WireError, msgspec.ValidationError):
+            return msgspec.convert(unpack(packed), StreamInfo) if packed else None
+        return None
 
     @property
     def published(self) -> int:

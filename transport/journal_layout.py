@@ -20,6 +20,7 @@ HEAD
      192  acked     u64   everything up to here is committed                       written by the reader
      256  untold    u64 x 16, by kind: records dropped, and no drop record tells it  written by the worker
      384  telling   u64 x 16, by kind: seq of the drop record that is to tell it     written by the worker
+     512  info      u32 length, then a MessagePack map: the first `StreamInfo`, for where no segment could be made
 
     The worker holds a lock (flock) on the file as long as it lives. A forked child closes its copy of the file: a
     POSIX lock would not be inherited, but is lost when any other code of the process opens and closes the file.
@@ -70,6 +71,7 @@ SEGMENT_SUFFIX = ".seg"
 HEAD_BYTES = 4096
 SEGMENT_HEADER_BYTES = 64
 
+INFO_OFFSET = 512  # of the head; what is longer than it has room for is left out
 # Indices into the head seen as native u64 words.
 PUBLISHED = 64 // 8
 CLOSED = 128 // 8
@@ -91,6 +93,7 @@ ROW_PREFIX = struct.Struct("<IBxH")
 _HEAD = struct.Struct("<4sHxx16sq")
 _SEGMENT = struct.Struct("<4sHxx16sQQ")
 _CHECK = struct.Struct("<I")
+_LENGTH = struct.Struct("<I")
 _HEAD_MAGIC = b"RLJH"
 _SEGMENT_MAGIC = b"RLJS"
 
@@ -114,9 +117,22 @@ def segment_numbers(directory: Path) -> list[int]:
     return sorted(int(stem) for stem in found if stem.isascii() and stem.isdigit())
 
 
-def encode_head(stream: bytes, created_ns: int) -> bytes:
-    """The first bytes of a head file."""
-    return _HEAD.pack(_HEAD_MAGIC, VERSION, stream, created_ns)
+def encode_head(stream: bytes, created_ns: int, info: bytes = b"") -> bytes:
+    """A head file as it is made, with the packed info of its stream if there is room for it."""
+    head = bytearray(HEAD_BYTES)
+    _HEAD.pack_into(head, 0, _HEAD_MAGIC, VERSION, stream, created_ns)
+    start = INFO_OFFSET + _LENGTH.size
+    if len(info) <= HEAD_BYTES - start:
+        _LENGTH.pack_into(head, INFO_OFFSET, len(info))
+        head[start : start + len(info)] = info
+    return bytes(head)
+
+
+def decode_head_info(data: bytes | memoryview) -> bytes:
+    """The packed info in a head, empty where it has none."""
+    (length,) = _LENGTH.unpack_from(data, INFO_OFFSET)
+    start = INFO_OFFSET + _LENGTH.size
+    return bytes(data[start : start + length])
 
 
 def decode_head(data: bytes | memoryview) -> bytes:

@@ -315,7 +315,9 @@ class JournalWriter:
             if free_bytes(self.directory) - wanted < self._settings.min_free_bytes:
                 raise OSError(errno.ENOSPC, "less free space than journal.min_free_bytes")
             if self.head is None:
-                self.head = JournalHead.make(self.directory, bytes.fromhex(self.info.stream), self.info.started_ns)
+                self.head = JournalHead.make(
+                    self.directory, bytes.fromhex(self.info.stream), self.info.started_ns, self.info
+                )
         except OSError:
             if self.head is None:  # leave nothing half made
                 with contextlib.suppress(OSError):

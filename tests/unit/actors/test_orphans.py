@@ -108,6 +108,19 @@ def test_a_journal_without_a_segment_is_nobodys(settings: Settings) -> None:
     assert not directory.exists()
 
 
+def test_a_dead_journal_without_a_segment_is_drained_when_it_counts_drops(settings: Settings) -> None:
+    """The disk was full from the start and its worker said no hello: the head says whose the counts are."""
+    info = make_info("w")
+    directory = journals_dir(settings) / info.stream
+    directory.mkdir(parents=True)
+    head = JournalHead.make(directory, bytes.fromhex(info.stream), 1, info)
+    head.count_untold("step", 7)
+    head.close()
+    assert _orphans(settings) == [directory]
+    assert info_of(directory) == info
+    assert not is_beyond_reading(directory)
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", bytes(10), bytes(4096), encode_segment_header(SegmentHeader(bytes(16), 1, 0)).ljust(4096, b"\0")],

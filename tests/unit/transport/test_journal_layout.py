@@ -28,6 +28,7 @@ from runlane.transport.journal_layout import (
     VERSION,
     SegmentHeader,
     decode_head,
+    decode_head_info,
     decode_segment_header,
     encode_head,
     encode_record,
@@ -46,16 +47,25 @@ STREAM = bytes(range(16))
 
 def test_the_head_is_drawn_as_it_is() -> None:
     """Magic, version, stream and time of birth; the words where the drawing has them."""
-    assert encode_head(STREAM, 0x0102030405060708).hex() == (
+    head = encode_head(STREAM, 0x0102030405060708, b"info")
+    assert head[:32].hex() == (
         "524c4a48"  # RLJH
         "0100"  # version
         "0000"
         "000102030405060708090a0b0c0d0e0f"  # stream
         "0807060504030201"  # created_ns
     )
+    assert not any(head[32:512])
+    assert head[512:520] == b"\x04\0\0\0info"
     assert (PUBLISHED * 8, CLOSED * 8, ACKED * 8, UNTOLD * 8, TELLING * 8) == (64, 128, 192, 256, 384)
     assert len(KINDS) <= 16
-    assert HEAD_BYTES == 4096
+    assert len(head) == HEAD_BYTES == 4096
+
+
+@pytest.mark.parametrize(("length", "kept"), [(0, 0), (1, 1), (3580, 3580), (3581, 0)])
+def test_a_head_keeps_an_info_that_it_has_room_for(length: int, kept: int) -> None:
+    """A longer one, which no worker has, is left out whole."""
+    assert decode_head_info(encode_head(STREAM, 1, b"x" * length)) == b"x" * kept
 
 
 def test_the_segments_header_is_drawn_as_it_is() -> None:
