@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from runlane.actors.bus_memory import BusMemory
@@ -14,12 +15,12 @@ from runlane.transport.messages import Accounts, GraphMetrics
 
 # Closed streams whose accounts are still told to who asks.
 KEPT_CLOSED = 256
-# For the last accounts of all, at the ordered end.
-LAST_WORDS_S = 0.2
 # And for how long at least, in seconds.
 KEPT_S = 60.0
 # Subscribers that left whose accounts are still told to who asks.
 KEPT_NAMES = 256
+# For the last accounts of all, at the ordered end.
+LAST_WORDS_S = 0.2
 
 
 class Accountant:
@@ -95,18 +96,17 @@ class Accountant:
         self._put_away()
         self._forget_names()
 
-    def _tell(self, ways: Mapping[str, Egress], *, with_metrics: bool) -> None:
+    def _tell(self, ways: Mapping[str, Egress], *, with_metrics: bool, until_s: float = 0.0) -> None:
         metrics: GraphMetrics | None = None
         for name, egress in ways.items():
             if not (egress.subscriber.is_block and egress.subscriber.is_live):
                 continue
-            self._reporter.tell(name, egress.send_control)
+            self._reporter.tell(name, partial(egress.insist, until_s=until_s))
             if with_metrics:
-                metrics = metrics or GraphMetrics(t_ns=self._clock.wall_ns(), values=self._metrics())
+                if metrics is None:
+                    values = bus_metrics(self._bus, self.records_per_s, self._clock.monotonic_s())
+                    metrics = GraphMetrics(t_ns=self._clock.wall_ns(), values=values)
                 egress.send_control(metrics)
-
-    def _metrics(self) -> dict[str, dict[str, float]]:
-        return bus_metrics(self._bus, self.records_per_s, self._clock.monotonic_s())
 
     def _put_away(self) -> None:
         """Let go of accounts of streams that ended long ago, once everybody knows them."""
@@ -140,14 +140,10 @@ class Accountant:
                 subscriber.queue.drop_all("router_stopped")
         self.remember()
         until_s = time.monotonic() + LAST_WORDS_S
-        self._tell(ways, with_metrics=True)
-        while self._reporter.is_behind and time.monotonic() < until_s:  # a full pipe
-            time.sleep(0.005)
-            self._tell(ways, with_metrics=False)
+        self._tell(ways, with_metrics=True, until_s=until_s)
         for name, egress in ways.items():
-            if egress.subscriber.is_live:
-                for accounts in self.answer(name):
-                    egress.insist(accounts, until_s)
+            for accounts in self.answer(name):
+                egress.insist(accounts, until_s)
         if self._memory is not None:
             self._memory.close()
             self._memory = None

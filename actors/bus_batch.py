@@ -13,15 +13,6 @@ _NONE: tuple[int, ...] = ()
 _FIRST = (0,)
 
 
-def _count(sections: Sequence[Section], wanted: Sequence[int]) -> tuple[int, int]:
-    """Records of the wanted sections, and their bits."""
-    records = bits = 0
-    for index in wanted:
-        records += sections[index].records
-        bits |= 1 << index
-    return records, bits
-
-
 class Share(NamedTuple):
     """What of a batch everybody gets who asked for the same kinds: indexes of sections, and their frames."""
 
@@ -61,7 +52,8 @@ class BusBatch:
             wanted = [index for index, section in enumerate(sections) if section.kind in kinds]
             rare = [index for index in wanted if sections[index].kind in VITAL]
             frames = [self.head, *[bodies[index] for index in wanted]]
-            records, section_bits = _count(sections, wanted)
+            records = sum([sections[index].records for index in wanted])
+            section_bits = sum([1 << index for index in wanted])
             found = self._shares[kinds] = Share(wanted, rare, frames, records, section_bits, sum(map(len, frames)))
         return found
 
@@ -81,42 +73,23 @@ class BusBatch:
             self.now_s,
         )
 
+    def part_entry(self, section: Section, body: Frame, known_seq: int) -> Entry:
+        """An entry with a header of its own, for rows that are no whole section. All are after `known_seq`."""
+        header = self.header
+        first_seq = max(header.first_seq, known_seq + 1)
+        head = encode_header(header.stream, first_seq, section.records, header.closed_ns, [section])
+        return Entry(
+            stream=header.stream,
+            last_seq=self.last_seq,
+            records=section.records,
+            section_bits=1,
+            frames=[head, body],
+            size_bytes=len(head) + len(body),
+            key=(),
+            accepted_s=self.now_s,
+        )
 
-def whole_entry(
-    header: BatchHeader, head: Frame, bodies: Sequence[Frame], wanted: Sequence[int], now_s: float
-) -> Entry:
-    """An entry for some sections as they came, with the source's own header."""
-    frames = [head, *[bodies[index] for index in wanted]]
-    records, section_bits = _count(header.sections, wanted)
-    return Entry(
-        stream=header.stream,
-        last_seq=header.last_seq,
-        records=records,
-        section_bits=section_bits,
-        frames=frames,
-        size_bytes=sum(map(len, frames)),
-        key=(header.stream, header.sections[wanted[0]].kind if wanted else 0),
-        accepted_s=now_s,
-    )
-
-
-def part_entry(header: BatchHeader, section: Section, body: Frame, known_seq: int, now_s: float) -> Entry:
-    """An entry with a header of its own, for rows that are not a whole section any more. All are after `known_seq`."""
-    first_seq = max(header.first_seq, known_seq + 1)
-    head = encode_header(header.stream, first_seq, section.records, header.closed_ns, [section])
-    return Entry(
-        stream=header.stream,
-        last_seq=header.last_seq,
-        records=section.records,
-        section_bits=1,
-        frames=[head, body],
-        size_bytes=len(head) + len(body),
-        key=(),
-        accepted_s=now_s,
-    )
-
-
-def records_after(header: BatchHeader, bodies: Sequence[Frame], wanted: Sequence[int], seq: int) -> int:
-    """How many of the wanted records have not been counted yet."""
-    parts = [after_seq(header.sections[index], bodies[index], seq) for index in wanted]
-    return sum(part[0].records for part in parts if part is not None)
+    def records_after(self, wanted: Sequence[int], seq: int) -> int:
+        """How many records of the wanted sections are beyond a seq. Raises `WireError` where nobody can say."""
+        parts = [after_seq(self.header.sections[index], self.bodies[index], seq) for index in wanted]
+        return sum(part[0].records for part in parts if part is not None)

@@ -6,9 +6,8 @@ a pipe is full, harms nothing: what has changed since it was last told is told a
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
 
-from runlane.actors.run_bus import RunBus
+from runlane.actors.run_bus import RunBus, Subscriber
 from runlane.transport.messages import Accounts, SubscriberAccount
 from runlane.transport.queue import Account
 
@@ -50,11 +49,6 @@ class BusReporter:
             if accounts and not send(self._message(accounts)):
                 return
             due.difference_update(keys)
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether somebody has not been told everything."""
-        return any(self._due.values())
 
     def is_told(self, subscriber: str, stream: bytes) -> bool:
         """Whether nobody who keeps accounts still waits for this one."""
@@ -112,10 +106,7 @@ def bus_metrics(bus: RunBus, records_per_s: float, now_s: float) -> dict[str, di
             "delivered": queue.delivered,
         }
         values |= {f"dropped_{reason}": records for reason, records in queue.dropped.items()}
-        for percent in (50, 99):
-            latency_s = subscriber.latency.percentile_s(percent, now_s)
-            if latency_s is not None:
-                values[f"latency_p{percent}_ms"] = latency_s * 1000
+        values |= {key: value for key, value in _latencies_ms(subscriber, now_s).items() if value is not None}
         found[f"subscriber {name}"] = values
     for stream in bus.streams.values():
         worker = found.setdefault(f"worker {stream.info.worker}", {"journal_backlog": 0.0})
@@ -123,13 +114,17 @@ def bus_metrics(bus: RunBus, records_per_s: float, now_s: float) -> dict[str, di
     return found
 
 
-def subscriber_figures(bus: RunBus, now_s: float) -> dict[str, dict[str, Any]]:
+def subscriber_figures(bus: RunBus, now_s: float) -> dict[str, dict[str, float | None]]:
     """What the heartbeat says of each subscriber's latency, in milliseconds."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, subscriber in bus.subscribers.items():
-        latencies = {percent: subscriber.latency.percentile_s(percent, now_s) for percent in (50, 99)}
-        found[name] = {
-            f"latency_p{percent}_ms": None if latency_s is None else round(latency_s * 1000, 3)
-            for percent, latency_s in latencies.items()
-        }
-    return found
+    return {
+        name: {key: value and round(value, 3) for key, value in _latencies_ms(subscriber, now_s).items()}
+        for name, subscriber in bus.subscribers.items()
+    }
+
+
+def _latencies_ms(subscriber: Subscriber, now_s: float) -> dict[str, float | None]:
+    found = {percent: subscriber.latency.percentile_s(percent, now_s) for percent in (50, 99)}
+    return {
+        f"latency_p{percent}_ms": None if latency_s is None else latency_s * 1000
+        for percent, latency_s in found.items()
+    }

@@ -322,12 +322,14 @@ class DbWriterActor:
                     self._reject(run.stream, header, section, error)
 
     def _schema(self, run: _StepRun) -> StepSchema:
-        # The database knows every schema that was ever announced, also by who is dead now.
-        for schemas in (run.stream.info.schemas, self._store.schemas(run.stream.number)):
-            for schema in schemas:
-                if schema.schema_id == run.schema_id:
-                    return schema
-        raise WireError("schema", f"no schema {run.schema_id} was announced")
+        # The database knows every schema that was ever announced, also by who is dead now; it is asked only then.
+        schema = run.stream.info.schema(run.schema_id)
+        if schema is None:
+            stored = self._store.schemas(run.stream.number)
+            schema = next((known for known in stored if known.schema_id == run.schema_id), None)
+        if schema is None:
+            raise WireError("schema", f"no schema {run.schema_id} was announced")
+        return schema
 
     def _reject(self, stream: _OpenStream, header: BatchHeader, section: Section, error: Exception) -> None:
         """Note records that came and cannot be read: the durable path must not stop at one bad batch."""

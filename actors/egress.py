@@ -110,10 +110,15 @@ class Egress:
         """Send a control message in the order of deliveries; False when the pipe is full."""
         return send_control(self.socket, message)
 
-    def insist(self, message: ControlMessage, until_s: float) -> None:
+    def insist(self, message: ControlMessage, until_s: float) -> bool:
         """Send a last word to a process that is there, waiting for room in its pipe until `until_s` (monotonic)."""
-        while self.subscriber.is_live and not self.send_control(message) and time.monotonic() < until_s:
+        while self.subscriber.is_live:
+            if self.send_control(message):
+                return True
+            if time.monotonic() >= until_s:
+                break
             time.sleep(RETRY_S)  # nothing else is left to do
+        return False
 
     def close(self) -> None:
         """Close the socket and remove its file. A last word already sent gets a moment to leave."""

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from runlane.actors.rollups import EPISODE_SQL
-from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.sql import SqlRow
 from runlane.config.errors import WireError
 from runlane.transport.records import (
@@ -23,6 +22,7 @@ from runlane.transport.records import (
     Record,
     RunRecord,
 )
+from runlane.transport.row_key import SEQ_BITS, SEQ_MASK
 from runlane.transport.wire import plain
 
 INT64 = range(-(1 << 63), 1 << 63)

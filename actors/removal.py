@@ -7,8 +7,8 @@ it.
 
 from typing import NamedTuple
 
-from runlane.actors.row_key import SEQ_BITS
 from runlane.actors.sql import Connection
+from runlane.transport.row_key import SEQ_BITS
 
 # In the order in which a whole run is removed: `removed_runs` takes a run as removed when its episodes are.
 CLASSES = ("step", "info", "log", "metric", "episode")

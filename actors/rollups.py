@@ -9,8 +9,8 @@ row and little more, whatever the run's length, and a reader takes full buckets 
 from itertools import pairwise
 from typing import Any, cast
 
-from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.sql import Connection, SqlRow
+from runlane.transport.row_key import SEQ_BITS, SEQ_MASK
 
 LEVEL_STEP = 4  # 16 buckets make one of the next level
 BASE_LEVEL = LEVEL_STEP

@@ -119,15 +119,13 @@ class RouterActor:
         ready = poll_events(self._poller, timeout_s)
         if self._control in ready:
             self._read_control()
-        moved: set[bytes] = set()
         for egress in list(self._egress.values()):
             if egress.socket in ready:
-                moved |= self._read_egress(egress)
+                self._unacked |= self._read_egress(egress)
         if self._ingress in ready:
-            moved |= self._read_ingress()
+            self._read_ingress()
         self._accountant.remember()  # before anything of this turn is sent or acked
         self._pump()
-        self._unacked |= moved
         self._turns += 1
         if self._ingress not in ready or self._turns % ACK_TURNS == 0:
             self._send_acks(self._unacked)
@@ -185,9 +183,8 @@ class RouterActor:
 
     # ---- ingress: proxies ----
 
-    def _read_ingress(self) -> set[bytes]:
+    def _read_ingress(self) -> None:
         """Take up to a burst of messages, stopping at once when a `block` queue is full."""
-        moved: set[bytes] = set()
         for _ in range(INGRESS_BURST):
             if self.bus.is_blocked:
                 break
@@ -195,39 +192,37 @@ class RouterActor:
             if frames is None:
                 break
             try:
-                moved |= self._on_ingress(frames)
+                self._on_ingress(frames)
             except WireError as error:
                 self.rejections.reject(error, "ingress")
-        return moved
 
-    def _on_ingress(self, frames: list[Frame]) -> set[bytes]:
+    def _on_ingress(self, frames: list[Frame]) -> None:
         if len(frames) < 2:
             raise WireError("frames", f"{len(frames)} at ingress")
         peer, head = bytes(frames[0]), frames[1]
         if is_control(head):
             self._on_stream_control(peer, frames)
-            return set()
+            return
         header = decode_header(head)
         bodies = frames[2:]
         check_bodies(header, [len(body) for body in bodies])
-        return self._on_batch(peer, header, head, bodies)
+        self._on_batch(peer, header, head, bodies)
 
-    def _on_batch(self, peer: bytes, header: BatchHeader, head: Frame, bodies: Sequence[Frame]) -> set[bytes]:
+    def _on_batch(self, peer: bytes, header: BatchHeader, head: Frame, bodies: Sequence[Frame]) -> None:
         stream = self.bus.streams.get(header.stream)
         if stream is None or stream.peer != peer:
             send_control(self._ingress, StreamNack(stream=header.stream.hex(), expected_seq=0), peer)
-            return set()
-        self._streams_heard.hear(header.stream, self.clock.monotonic_s())
-        self._unacked.add(header.stream)
-        verdict, overflowed = self.bus.publish(header, head, bodies, self.clock.monotonic_s())
+            return
+        now_s = self.clock.monotonic_s()
+        self._streams_heard.hear(header.stream, now_s)
+        self._unacked.add(header.stream)  # a batch we had already, too: its ack was lost, or will come in its turn
+        verdict, overflowed = self.bus.publish(header, head, bodies, now_s)
         for name in overflowed:
-            self._watch.overflowed(name, self.clock.monotonic_s())
+            self._watch.overflowed(name, now_s)
         if verdict is Verdict.GAP and stream.gate.should_ask():
             expected = stream.gate.expected_seq
             log_event(log_ids.RUNBUS_GAP, stream=stream.info.stream, expected=expected, got=header.first_seq)
             send_control(self._ingress, StreamNack(stream=stream.info.stream, expected_seq=expected), peer)
-        # A batch we had already: its ack was lost on the way, or will come in its turn.
-        return {header.stream}
 
     def _on_stream_control(self, peer: bytes, frames: list[Frame]) -> None:
         if len(frames) != 2:
@@ -436,13 +431,10 @@ class RouterActor:
         subscriber.last_instance, subscriber.instance = subscriber.instance, ""
         self._awaited_s.pop(subscriber.name, None)
         if not subscriber.is_declared:
-            touched: set[bytes] = set(subscriber.committed) if subscriber.is_block else set()
-            self._accountant.remember()
             self.bus.remove_subscriber(subscriber.name, "subscriber_left")
-            self._accountant.left(subscriber.name)
-            self._send_acks(touched)
-        else:
-            self._accountant.left(subscriber.name)
+        self._accountant.left(subscriber.name)
+        if subscriber.is_block and not subscriber.is_declared:  # nobody waits for its echoes any more
+            self._send_acks(set(subscriber.committed))
         self._watch.forget(subscriber.name)
 
     def _check_leases(self) -> None:

@@ -6,12 +6,11 @@ asked for less than all rows, or a batch comes that a router before this one had
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
-from runlane.actors.bus_batch import VITAL, BusBatch, part_entry, records_after, whole_entry
+from runlane.actors.bus_batch import VITAL, BusBatch
 from runlane.actors.latency import Latency
 from runlane.config.errors import WireError
 from runlane.config.settings import QueuePolicy, Selection
@@ -61,9 +60,7 @@ class Subscriber:
         """Whether a stream is of a run and a worker it asked for."""
         answer = self._wanted.get(stream)
         if answer is None:
-            selection = self.selection
-            answer = _matches(selection.runs, info.run, info.run_name) and _matches(selection.workers, info.worker)
-            self._wanted[stream] = answer
+            answer = self._wanted[stream] = self.selection.takes(info.run, info.run_name, info.worker)
         return answer
 
     def count_rows(self, stream: bytes, rows: int) -> int:
@@ -79,10 +76,6 @@ class Subscriber:
         self.told_infos.pop(stream, None)  # a queue that still holds some of it is told again
         self._wanted.pop(stream, None)
         self._passed.pop(stream, None)
-
-
-def _matches(patterns: Sequence[str], *names: str) -> bool:
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 @dataclass(slots=True)
@@ -283,7 +276,7 @@ class RunBus:
             entry = batch.entry(share)
             try:
                 if header.first_seq <= known_seq:
-                    entry.records = records_after(header, batch.bodies, share.wanted, known_seq)
+                    entry.records = batch.records_after(share.wanted, known_seq)
             except WireError:  # unreadable, but how many can be new is known
                 entry.records = max(0, min(entry.records, last_seq - known_seq))
                 raise
@@ -293,38 +286,28 @@ class RunBus:
         if not share.wanted or last_seq <= known_seq:
             return 0
         if header.first_seq <= known_seq or queue.is_latest or subscriber.selection.decimate > 1:
-            return self._offer_pieces(
-                subscriber, info, header, batch.head, batch.bodies, share.wanted, known_seq, batch.now_s
-            )
+            return self._offer_pieces(subscriber, info, batch, share.wanted, known_seq)
         entry = batch.entry(share)
         if share.vital:
             if len(share.vital) == len(share.wanted):
                 entry.is_vital = True
             else:
-                entry.vital = whole_entry(header, batch.head, batch.bodies, share.vital, batch.now_s)
+                entry.vital = batch.entry(batch.share(subscriber.kinds & VITAL))
         return queue.offer(entry)
 
     def _offer_pieces(
-        self,
-        subscriber: Subscriber,
-        info: StreamInfo,
-        header: BatchHeader,
-        head: Frame,
-        bodies: Sequence[Frame],
-        wanted: Sequence[int],
-        known_seq: int,
-        now_s: float,
+        self, subscriber: Subscriber, info: StreamInfo, batch: BusBatch, wanted: Sequence[int], known_seq: int
     ) -> int:
         """The longer way: less than whole sections, or an entry for each of them.
 
         What cannot be parted is counted as dropped, and raised as the `WireError` it is at the end.
         """
-        dropped = 0
+        header, dropped = batch.header, 0
         n = subscriber.selection.decimate
         is_by_env = subscriber.queue.policy.key == "env"
         refused: WireError | None = None
         for index in wanted:
-            whole = header.sections[index], bodies[index]
+            whole = header.sections[index], batch.bodies[index]
             try:
                 part: Part | None = after_seq(*whole, known_seq) if header.first_seq <= known_seq else whole
                 if part is not None and n > 1 and part[0].kind == STEP:
@@ -339,10 +322,10 @@ class RunBus:
                 account.drop(whole[0].records, "unreadable")
                 continue
             for env, section, body in pieces:
-                if body is bodies[index]:
-                    entry = whole_entry(header, head, bodies, [index], now_s)
+                if body is batch.bodies[index]:
+                    entry = batch.entry(batch.share(frozenset((section.kind,))))
                 else:
-                    entry = part_entry(header, section, body, known_seq, now_s)
+                    entry = batch.part_entry(section, body, known_seq)
                 entry.key = (header.stream, section.kind, env)
                 entry.is_vital = section.kind in VITAL
                 dropped += subscriber.queue.offer(entry)
@@ -360,7 +343,7 @@ class RunBus:
     @property
     def is_blocked(self) -> bool:
         """Whether some `block` queue has no room for another batch, so that ingress must wait."""
-        return any(queue.is_full for queue in self._block_queues) if self._block_queues else False
+        return any(queue.is_full for queue in self._block_queues)
 
     def holds_any(self, *, is_block: bool) -> bool:
         """Whether anything waits for, or is under way to, a `block` subscriber, or a lossy one that is there."""

@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.sql import SqlValue
 from runlane.actors.step_inserts import INT64_MAX, Insert, StepInserts, insert_sql
 from runlane.config.errors import WireError
 from runlane.transport.columns import StepColumns, decode_steps, step_dtype
 from runlane.transport.messages import StepField, StepSchema
 from runlane.transport.records import IS_RESET
+from runlane.transport.row_key import SEQ_BITS, SEQ_MASK
 from runlane.transport.wire import Frame, Section
 
 _COUNTER = re.compile(r"[<|]i[1248]|[<|]u[124]")  # what fits SQLite's signed 64 bits

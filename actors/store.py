@@ -16,7 +16,6 @@ from runlane.actors.account_rows import AccountRows
 from runlane.actors.record_rows import DROP_SQL, ROW_KINDS, rows_of
 from runlane.actors.removal import Removal, Removals
 from runlane.actors.rollups import EpisodeRollups
-from runlane.actors.row_key import SEQ_BITS, SEQ_MASK
 from runlane.actors.run_rows import apply_run_record, open_stream
 from runlane.actors.sql import SqlRow, SqlValue
 from runlane.actors.step_rows import StepBatch, StepLayout, step_layout
@@ -31,6 +30,7 @@ from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import RoleLock
 from runlane.transport.messages import StepSchema, StreamInfo
 from runlane.transport.records import Record, RunRecord
+from runlane.transport.row_key import SEQ_BITS, SEQ_MASK
 from runlane.transport.wire import Frame, Section
 
 MAX_CACHED = 4_096  # streams and layouts remembered; each is found again when it was forgotten

@@ -14,7 +14,6 @@ but a bar that is met exit code 1.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,19 +35,7 @@ WAYS = {
 def end_to_end(steps: int, synchronous: str, directory: Path | None) -> float:
     """Durable steps per second through a fresh graph with a fresh database; checks that all are there, once."""
     with running_graph(f"db_writer.synchronous={synchronous}", directory=directory) as graph:
-        done = subprocess.run(
-            [sys.executable, str(HERE / "durable_worker.py"), str(steps)],
-            env=graph.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        graph.client.worker_exited(graph.worker.worker, graph.worker.run, 0, 10)
-        times = json.loads(done.stdout)
-        stored = graph.stored_steps()
-        if stored != steps or not times["is_committed"]:
-            sys.exit(f"not exact: {stored} stored of {steps}, {times}")
-    return steps / float(times["committed_s"])
+        return steps / graph.record(steps).committed_s
 
 
 def measure(

@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -80,23 +79,12 @@ def one_run(steps: int, *, is_with: bool) -> Outcome:
         pid = next(child.pid for child in status.children if child.name == "router") if status is not None else 0
         router = psutil.Process(pid)
         before_bytes = router.memory_info().rss
-        done = subprocess.run(
-            [sys.executable, str(HERE / "durable_worker.py"), str(steps)],
-            env=graph.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        times = graph.record(steps)
         grown_bytes = router.memory_info().rss - before_bytes
-        graph.client.worker_exited(graph.worker.worker, graph.worker.run, 0, 10)
-        if graph.stored_steps() != steps:
-            sys.exit(f"not exact: {graph.stored_steps()} stored of {steps}")
-        for account in graph.client.accounts() or []:
-            rest = account.published - account.delivered - account.queued - sum(account.dropped.values())
-            if rest:
-                sys.exit(f"the sums do not add up: {account}")
-    times = json.loads(done.stdout)
-    return Outcome(steps / times["returned_s"], steps / times["committed_s"], grown_bytes)
+        accounts = graph.client.accounts(10.0)
+        if not accounts or any(account.balance for account in accounts):
+            sys.exit(f"the sums do not add up: {accounts}")
+    return Outcome(steps / times.returned_s, steps / times.committed_s, grown_bytes)
 
 
 def main() -> None:

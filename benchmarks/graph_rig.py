@@ -1,13 +1,16 @@
 """A graph of one's own for a benchmark: started in a directory that is gone afterwards, with one proxy asked for."""
 
 import contextlib
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from runlane.actors.store_reader import query
 from runlane.config import names
@@ -21,6 +24,13 @@ from runlane.transport.messages import Status, StreamInfo, WorkerStarted
 from runlane.workers.session import WorkerSession
 
 CLOSE_S = 120.0  # a close() that may take as long as the database needs
+
+
+class Times(NamedTuple):
+    """Seconds until a worker's last call had returned, and until all of it was committed."""
+
+    returned_s: float
+    committed_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,22 @@ class RunningGraph:
             started_ns=time.time_ns(),
         )
         return WorkerSession(info, self.worker.endpoint, self.settings, {})
+
+    def record(self, steps: int) -> "Times":
+        """Let a worker in a process of its own record so many as fast as it can; checks that all are there, once."""
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("durable_worker.py")), str(steps)],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        self.client.worker_exited(self.worker.worker, self.worker.run, 0, 10)
+        times: dict[str, float] = json.loads(done.stdout)
+        stored = self.stored_steps()
+        if stored != steps or not times["is_committed"]:
+            sys.exit(f"not exact: {stored} stored of {steps}, {times}")
+        return Times(times["returned_s"], times["committed_s"])
 
     def stored_steps(self) -> int:
         """Steps in the database. Their key is unique, so no step is counted twice."""

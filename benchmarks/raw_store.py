@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from runlane.actors.row_key import SEQ_BITS
 from runlane.actors.sql import SqlRow
 from runlane.actors.step_inserts import GROUPS, insert_sql
 from runlane.actors.store_file import open_writer
 from runlane.actors.wal_keeper import CHECKPOINT_PAGES
 from runlane.config.settings import DbWriterSettings
+from runlane.transport.row_key import SEQ_BITS
 
 TRANSACTION_ROWS = 5_000
 Work = list[tuple[str, list[SqlRow]]]  # statements of one transaction, each with all its bindings

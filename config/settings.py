@@ -5,6 +5,7 @@ lists each; a test compares. Defaults live in `defaults.toml`, which is the text
 """
 
 import ipaddress
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 import msgspec
@@ -114,6 +115,14 @@ class Selection(msgspec.Struct, frozen=True):
     runs: list[str] = []
     workers: list[str] = []
     decimate: Positive = 1
+
+    def takes(self, run: str, run_name: str, worker: str) -> bool:
+        """Whether a stream of this run and this worker is asked for."""
+        return _matches(self.runs, run, run_name) and _matches(self.workers, worker)
+
+
+def _matches(patterns: list[str], *texts: str) -> bool:
+    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns for text in texts)
 
 
 def check_decimate(decimate: int, policy: QueuePolicy) -> None:

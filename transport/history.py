@@ -11,7 +11,6 @@ standard library does: it only reads, and a subscriber then needs no more than `
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -172,12 +171,14 @@ class History:
 
     def _plan(self, connection: sqlite3.Connection) -> bool:
         """Put the streams that can be read now on the list; False when one must be waited for and none can be read."""
-        behind = {stream: seq for stream, seq in self._link.watermarks.items() if seq > 0}
+        behind = self._watermarks()
         late: list[_Share] = []
         for row in connection.execute(_STREAMS).fetchall():
             share = self._share(row)
             stored_seq, watermark = row[11], behind.pop(share.info.stream, None)
-            if not self._wants(share.info) or share.until_seq <= self._read_seq.get(share.info.stream, 0):
+            if not self._selection.takes(
+                share.info.run, share.info.run_name, share.info.worker
+            ) or share.until_seq <= self._read_seq.get(share.info.stream, 0):
                 continue
             if watermark is None or stored_seq >= watermark:
                 self._shares.append(share)
@@ -216,14 +217,12 @@ class History:
             until_seq = self._until_seq.setdefault(stream, last_seq)
         return _Share(info, stream_no, first, until_seq)
 
-    def _wants(self, info: StreamInfo) -> bool:
-        runs, workers = self._selection.runs, self._selection.workers
-        is_run = not runs or any(fnmatchcase(name, pattern) for name in (info.run, info.run_name) for pattern in runs)
-        return is_run and (not workers or any(fnmatchcase(info.worker, pattern) for pattern in workers))
+    def _watermarks(self) -> dict[str, int]:
+        return {stream: seq for stream, seq in self._link.watermarks.items() if seq > 0}
 
     def _pause(self) -> None:
         if self._connection is None:
-            behind = {stream: seq for stream, seq in self._link.watermarks.items() if seq > 0}
+            behind = self._watermarks()
             if not behind or self._has_waited():
                 self.missing |= behind
                 self.is_done = True

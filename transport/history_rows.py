@@ -24,10 +24,7 @@ from runlane.transport.records import (
     Record,
     RunRecord,
 )
-
-# The key of a stored record is stream_no << SEQ_BITS | seq.
-SEQ_BITS = 40
-SEQ_MASK = (1 << SEQ_BITS) - 1
+from runlane.transport.row_key import SEQ_BITS
 
 _SCALAR_STEPS = """
 SELECT id & 1099511627775, t_ns, 0, episode, step, env_index, flags, reward, action, observation

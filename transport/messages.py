@@ -227,6 +227,11 @@ class SubscriberAccount(msgspec.Struct, frozen=True, array_like=True):
     first_seq: Seq
     last_seq: Seq
 
+    @property
+    def balance(self) -> int:
+        """0, or the account does not add up."""
+        return self.published - self.delivered - self.queued - sum(self.dropped.values())
+
 
 class AccountsRequest(_Message, frozen=True, kw_only=True, tag="accounts_request"):
     """Anyone → router: the accounts of this subscriber, or with an empty name of all, please."""

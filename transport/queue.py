@@ -67,6 +67,14 @@ class Account:
         self.queued -= records
         self.dropped[reason] = self.dropped.get(reason, 0) + records
 
+    def add(self, other: "Account") -> None:
+        """Add another account's sums to these."""
+        self.published += other.published
+        self.delivered += other.delivered
+        self.queued += other.queued
+        for reason, records in other.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + records
+
 
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Frozen figures of one subscriber's queue, in records unless said otherwise."""
@@ -381,10 +389,7 @@ class SubscriberQueue:
             return
         del self.accounts[stream]
         self.changed.discard(stream)
-        self._closed.published += account.published
-        self._closed.delivered += account.delivered
-        for reason, records in account.dropped.items():
-            self._closed.dropped[reason] = self._closed.dropped.get(reason, 0) + records
+        self._closed.add(account)
 
     def held(self, stream: bytes) -> int:
         """Records of a stream that are in the queue or under way, counted one by one: what `queued` must equal."""
@@ -402,20 +407,18 @@ class SubscriberQueue:
 
     def statistics(self) -> QueueStatistics:
         """Frozen figures over all streams."""
-        accounts = [self._closed, *self.accounts.values()]
-        dropped: dict[str, int] = {}
-        for account in accounts:
-            for reason, records in account.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + records
+        total = Account()
+        for account in (self._closed, *self.accounts.values()):
+            total.add(account)
         return QueueStatistics(
             overflow=self.policy.overflow,
             max_queue=0 if self.is_latest else self.policy.max_records,
             depth=self.depth,
             in_flight=self.in_flight_records,
             peak=self.peak,
-            published=sum(account.published for account in accounts),
-            delivered=sum(account.delivered for account in accounts),
-            dropped=dropped,
+            published=total.published,
+            delivered=total.delivered,
+            dropped=total.dropped,
             in_flight_batches=len(self._under_way),
             window=self.window,
             credits=self.window - len(self._under_way),

@@ -37,7 +37,7 @@ class RecordBatch:
         """Step rows as a structured array: `columns["reward"]` and so on. Only for kind `step`."""
         from runlane.transport.columns import decode_steps, step_dtype
 
-        schema = next((known for known in self.info.schemas if known.schema_id == self.section.schema_id), None)
+        schema = self.info.schema(self.section.schema_id)
         if schema is None:
             raise WireError("schema", f"stream {self.info.stream} announced no schema {self.section.schema_id}")
         return decode_steps(self.body, self.section, step_dtype(schema))

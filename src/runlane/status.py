@@ -42,7 +42,7 @@ def account_dict(account: SubscriberAccount) -> dict[str, Any]:
         "delivered": account.delivered,
         "queued": account.queued,
         "dropped": dict(account.dropped),
-        "balance": account.published - account.delivered - account.queued - sum(account.dropped.values()),
+        "balance": account.balance,
         "first_seq": account.first_seq,
         "last_seq": account.last_seq,
     }

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,17 @@ SLACK_S = 0.6
 STOP_S = 1.9
 HERE = Path(__file__).parent
 MARK = "TEST_MARK"
+
+
+@contextlib.contextmanager
+def small_file_system(place: Path, megabytes: int) -> Generator[Path]:
+    """A file system of its own at `place`, for a test that fills it."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)  # noqa: S607  as mount: wherever the system has it
 
 
 class Processes:

@@ -15,16 +15,11 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-import zmq
 from process.graph_under_test import GraphUnderTest, wait_until
 from process.test_graph import assert_exact, report_of, worker_table
 
-from runlane.config.names import CONTROL_SOCKET
 from runlane.config.settings import QueuePolicy
-from runlane.transport.endpoint import endpoint_of
-from runlane.transport.messages import Accounts, AccountsRequest, SubscriberAccount
-from runlane.transport.sockets import connect_dealer, receive_frames, send_control
-from runlane.transport.wire import decode_control
+from runlane.transport.messages import SubscriberAccount
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -87,20 +82,16 @@ def counting(graph: GraphUnderTest, *args: Any, **options: Any) -> Generator[Cou
 def accounts_of(graph: GraphUnderTest) -> dict[str, list[SubscriberAccount]]:
     """What the router says now, by subscriber."""
     found: dict[str, list[SubscriberAccount]] = {}
-    with zmq.Context() as context:
-        socket = connect_dealer(context, endpoint_of(graph.settings, CONTROL_SOCKET), 64, graph.settings.transport)
-        try:
-            wait_until(lambda: send_control(socket, AccountsRequest()), "the question is sent")
-            while True:
-                frames = wait_until(lambda: receive_frames(socket), "the router answers")
-                answer = decode_control(frames[-1])
-                assert isinstance(answer, Accounts)
-                for account in answer.accounts:
-                    found.setdefault(account.subscriber, []).append(account)
-                if answer.is_last:
-                    return found
-        finally:
-            socket.close(0)
+    answer: list[list[SubscriberAccount] | None] = [None]
+
+    def ask() -> bool:
+        answer[0] = graph.client.accounts(5.0)
+        return answer[0] is not None
+
+    wait_until(ask, "the router answers")
+    for account in answer[0] or ():
+        found.setdefault(account.subscriber, []).append(account)
+    return found
 
 
 def balance(account: SubscriberAccount) -> int:

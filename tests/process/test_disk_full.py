@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from process.conftest import small_file_system
 from process.graph_under_test import GraphUnderTest, wait_until
 
 from runlane.actors.orphans import journals_dir
@@ -151,13 +152,8 @@ def test_a_worker_whose_disk_was_full_all_its_life_is_accounted_for(short_dir: P
 @pytest.fixture
 def small_disk(short_dir: Path) -> Iterator[Path]:
     """A file system of 24 MiB, for the data directory."""
-    path = short_dir / "data"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a small file system")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)  # noqa: S607  as mount: wherever the system has it
+    with small_file_system(short_dir / "data", 24) as path:
+        yield path
 
 
 def _fill(disk: Path, left: int) -> Path:

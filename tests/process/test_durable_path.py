@@ -1,6 +1,5 @@
 """Router and DB writer as processes, with sources of the test's own: full disks, and `kill -9` of everything."""
 
-import os
 import resource
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process.conftest import Processes
+from process.conftest import Processes, small_file_system
 from process.graph_under_test import wait_until
 
 from runlane.actors.store_reader import LOST_NS, list_runs, query
@@ -106,13 +105,8 @@ def durable(short_dir: Path, processes: Processes) -> Iterator[DurablePath]:
 @pytest.fixture
 def small_disk(short_dir: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
-    place = short_dir / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a small file system")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)  # noqa: S607  as mount: wherever the system has it
+    with small_file_system(short_dir / "disk", 8) as path:
+        yield path
 
 
 def assert_nothing_passes(path: DurablePath) -> None:

@@ -29,10 +29,9 @@ class FakeWay:
         self.room = 1 << 30
         self.said: list[ControlMessage] = []
 
-    def insist(self, message: ControlMessage, until_s: float) -> None:
+    def insist(self, message: ControlMessage, until_s: float) -> bool:
         """It has room, or none for ever."""
-        if self.subscriber.is_live and until_s:
-            self.send_control(message)
+        return self.subscriber.is_live and until_s >= 0 and self.send_control(message)
 
     def send_control(self, message: ControlMessage) -> bool:
         """Take it, or not."""

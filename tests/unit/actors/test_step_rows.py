@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runlane.actors.row_key import SEQ_BITS
 from runlane.actors.sql import connect
 from runlane.actors.step_inserts import GROUPS, INT64_MAX, insert_sql
 from runlane.actors.step_rows import step_layout
@@ -16,6 +15,7 @@ from runlane.config.errors import WireError
 from runlane.transport.columns import step_dtype
 from runlane.transport.messages import StepField, StepSchema
 from runlane.transport.records import HUMAN, IS_RESET, TERMINATED
+from runlane.transport.row_key import SEQ_BITS
 from runlane.transport.wire import Frame, Section
 
 CORE = [
