@@ -146,6 +146,7 @@ class Storm:
     def __init__(self, handler: Callable[[], None], interval_s: float = 0.0003) -> None:
         self._handler = handler
         self._interval_s = interval_s
+        self._is_over = False
 
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGALRM, self._on_signal)
@@ -159,9 +160,11 @@ class Storm:
         try:
             self._handler()
         finally:
-            self._arm()
+            if not self._is_over:
+                self._arm()
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True  # a signal that comes from here on arms nothing: the next one would end the process
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
 
