@@ -58,3 +58,7 @@ class JournalError(RunlaneError):
 
 class StoreError(RunlaneError):
     """The database cannot be opened, is of another version, or refused a statement."""
+
+
+class FastLaneError(RunlaneError):
+    """A ring cannot be made or attached to, or a frame does not fit into one."""

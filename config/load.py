@@ -23,6 +23,7 @@ Sources = dict[str, str]
 T = TypeVar("T")
 
 DEFAULTS_SOURCE = "defaults.toml"
+_SWITCHES = ("fast_lane.enabled", "fast_lane.only")  # their variables are 0 or 1
 
 
 def load(
@@ -91,6 +92,12 @@ def _table(value: object) -> Table:
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
+    for variable, key in names.FASTLANE_VARIABLES.items():
+        if variable in environment:
+            value = environment[variable]
+            if key in _SWITCHES:
+                value = {"1": "true", "0": "false", "": "false"}.get(value, value)
+            found.append((key, value, f"environment variable {variable}"))
     for variable in sorted(environment):
         if variable.startswith(names.ENV_PREFIX) and variable not in names.CONTEXT_VARIABLES:
             key = variable.removeprefix(names.ENV_PREFIX).lower().replace("__", ".")

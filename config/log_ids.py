@@ -81,6 +81,28 @@ RUNBUS_STREAM_CLOSED = _info("RUNBUS_STREAM_CLOSED", "a stream's proxy said good
 RUNBUS_GAP = _warning("RUNBUS_GAP", "a batch came before the one expected; the proxy is asked to resend")
 RUNBUS_RESENT = _info("RUNBUS_RESENT", "unacked batches were queued again for a block subscriber that came back")
 
+FASTLANE_OPENED = _info("FASTLANE_OPENED", "a worker made a ring: viewers on its host may ask for frames")
+FASTLANE_CLOSED = _info("FASTLANE_CLOSED", "a worker removed its ring; `frames` were published")
+FASTLANE_WATCHED = _info("FASTLANE_WATCHED", "a viewer's lease lives: the worker renders, `rate_hz` frames a second")
+FASTLANE_UNWATCHED = _info("FASTLANE_UNWATCHED", "no viewer's lease lives any more: nothing is rendered")
+FASTLANE_WRITER_PUBLISH = _info(
+    "FASTLANE_WRITER_PUBLISH", "figures of a watched ring, every ten seconds: frames, bytes, rate, time to render"
+)
+FASTLANE_WRITER_ERROR = _warning(
+    "FASTLANE_WRITER_ERROR", "frames cannot be shown; `error` says why. Training and recording go on"
+)
+FASTLANE_QUEUE_DEPTH = _warning(
+    "FASTLANE_QUEUE_DEPTH", "the slowest viewer is `depth` frames behind, more than the ring has slots"
+)
+FASTLANE_CONNECTED = _info("FASTLANE_CONNECTED", "a viewer is attached to a ring")
+FASTLANE_DISCONNECTED = _info("FASTLANE_DISCONNECTED", "a viewer let go of a ring whose worker has ended or died")
+FASTLANE_READER_LAG = _warning(
+    "FASTLANE_READER_LAG", "a viewer saw less than half of the frames of ten seconds; `age_ms` is that of the last"
+)
+FASTLANE_SWEPT = _info("FASTLANE_SWEPT", "a ring that a dead worker had left was removed")
+FASTLANE_RECORDED = _info("FASTLANE_RECORDED", "the recorder finished the video of an episode")
+FASTLANE_VIDEO_REMOVED = _info("FASTLANE_VIDEO_REMOVED", "the recorder removed a video, by its keep rule or its budget")
+
 PROXY_STREAM_OPENED = _info("PROXY_STREAM_OPENED", "a worker announced a stream to its proxy")
 PROXY_STREAM_CLOSED = _info("PROXY_STREAM_CLOSED", "a worker said goodbye and all its records are acked")
 PROXY_REWOUND = _info("PROXY_REWOUND", "unacked batches are sent again, after a router restart or a gap")

@@ -33,6 +33,16 @@ CONTEXT_VARIABLES = {
     ENV_DISABLED: "1 switches all telemetry of a worker off",
 }
 
+# What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.
+FASTLANE_VARIABLES = {
+    "FASTLANE": "fast_lane.enabled",
+    "FASTLANE_ONLY": "fast_lane.only",
+    "FASTLANE_SLOT": "fast_lane.slot",
+    "FASTLANE_VIDEO_MODE": "fast_lane.video_mode",
+    "FASTLANE_GRID_LIMIT": "fast_lane.grid_limit",
+    "FASTLANE_MAX_FPS": "fast_lane.max_fps",
+}
+
 # Files and sockets. A socket belongs to the role before its `+`, whose lock guards it.
 DATABASE_FILE = "runlane.db"
 LOG_DIR = "logs"
@@ -54,4 +64,5 @@ DB_WRITER = "db_writer"
 SUPERVISOR = "supervisor"
 GUI = "gui"
 RECOVERY = "recovery"
+RECORDER = "recorder"
 PROXY_PREFIX = "proxy-"

@@ -225,6 +225,34 @@ class JournalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             )
 
 
+class FastLaneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a worker shows to viewers on its host. Without a viewer's lease it renders nothing and copies nothing."""
+
+    enabled: bool = True
+    only: bool = False
+    video_mode: Literal["single", "grid", "off"] = "single"
+    slot: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    grid_limit: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    grid_pixels: Annotated[int, msgspec.Meta(ge=1 << 10, le=1 << 26)] = 1 << 20
+    max_fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 30.0
+    slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    return_window: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100
+
+
+class RecorderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The recorder: video of episodes beside the database. While it is enabled it is a viewer like any other.
+
+    `keep` says which of a stream's episodes stay: "all", "every" `keep_count`-th one, the "best" or the "worst"
+    `keep_count` by their return, or the "last" `keep_count`.
+    """
+
+    enabled: bool = False
+    keep: Literal["all", "every", "best", "worst", "last"] = "last"
+    keep_count: Positive = 10
+    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 30
+    fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 30.0
+
+
 class DbWriterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The DB writer: where the database lies and when a transaction is committed."""
 
@@ -324,6 +352,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     proxy: ProxySettings = ProxySettings()
     session: SessionSettings = SessionSettings()
     journal: JournalSettings = JournalSettings()
+    fast_lane: FastLaneSettings = FastLaneSettings()
+    recorder: RecorderSettings = RecorderSettings()
     db_writer: DbWriterSettings = DbWriterSettings()
     retention: RetentionSettings = RetentionSettings()
     supervisor: SupervisorSettings = SupervisorSettings()

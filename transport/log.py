@@ -7,6 +7,7 @@ import time
 from runlane.config.log_ids import LogId
 
 _LOGGER = logging.getLogger("runlane")
+_FAST_LANE = "FASTLANE_"  # their lines carry a mark that is the same for every worker and every viewer
 
 
 class _Formatter(logging.Formatter):
@@ -30,6 +31,8 @@ def log_event(log_id: LogId, **facts: object) -> None:
     """Write one line under `log_id`. Facts are short; a text with spaces is quoted."""
     if _LOGGER.isEnabledFor(log_id.level):
         shown = " ".join(f"{key}={_shown(value)}" for key, value in facts.items())
+        if log_id.name.startswith(_FAST_LANE):
+            shown = f"[FASTLANE] {shown}"
         _LOGGER.log(log_id.level, "%s %s", log_id.name, shown)
 
 
