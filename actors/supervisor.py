@@ -44,6 +44,7 @@ from runlane.transport.messages import (
     WorkerExited,
     WorkerStart,
 )
+from runlane.transport.ring_files import sweep_rings
 from runlane.transport.sockets import (
     Context,
     Rejections,
@@ -68,6 +69,8 @@ _SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A graph started for one command waits so long for its first worker, and so long for another one.
 FIRST_WORKER_S = 20.0
 IDLE_STOP_S = 0.3
+# Rings of dead workers are looked for so often, and whenever a child has ended.
+SWEEP_S = 5.0
 
 
 class Supervisor:
@@ -103,6 +106,7 @@ class Supervisor:
         self._until_idle = until_idle
         self._busy_s = self._started_s + FIRST_WORKER_S
         self._interrupts = 0
+        self._next_sweep_s = 0.0
         self._signals: SignalWatch | None = None
         self._lifeline: Lifeline | None = None
         self._poller = zmq.Poller()
@@ -155,6 +159,11 @@ class Supervisor:
         now_s = self.clock.monotonic_s()
         for seat in self.graph.advance(now_s):
             self._desk.on_ended(seat)
+            self._next_sweep_s = 0.0
+        if now_s >= self._next_sweep_s:
+            self._next_sweep_s = now_s + SWEEP_S
+            for ring in sweep_rings(run_dir_of(self.settings)):
+                log_event(log_ids.FASTLANE_SWEPT, ring=ring)
         if self.graph.gave_up is not None:
             self._begin_stop(f"{self.graph.gave_up.name} restarts too often", 1)
         if self._stop is not None:

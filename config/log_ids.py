@@ -92,7 +92,7 @@ FASTLANE_WRITER_ERROR = _warning(
     "FASTLANE_WRITER_ERROR", "frames cannot be shown; `error` says why. Training and recording go on"
 )
 FASTLANE_QUEUE_DEPTH = _warning(
-    "FASTLANE_QUEUE_DEPTH", "the slowest viewer is `depth` frames behind, more than the ring has slots"
+    "FASTLANE_QUEUE_DEPTH", "the slowest viewer is `depth` frames behind, more than a second of them"
 )
 FASTLANE_CONNECTED = _info("FASTLANE_CONNECTED", "a viewer is attached to a ring")
 FASTLANE_DISCONNECTED = _info("FASTLANE_DISCONNECTED", "a viewer let go of a ring whose worker has ended or died")
@@ -140,6 +140,7 @@ DURABLE_RETRY = _error("DURABLE_RETRY", "a transaction failed and is tried again
 
 WORKER_ATTACHED = _info("WORKER_ATTACHED", "a session is connected to its proxy")
 WORKER_DETACHED = _warning("WORKER_DETACHED", "no graph and no proxy was found: this process records nothing")
+WORKER_UNRECORDED = _info("WORKER_UNRECORDED", "`fast_lane.only` is set: this process shows frames and records nothing")
 WORKER_FAULT = _warning("WORKER_FAULT", "telemetry failed inside a worker; training goes on, `count` says how often")
 WORKER_BLOCKED = _warning("WORKER_BLOCKED", "step() waits because the journal is at its quota")
 WORKER_DROPPED = _error(

@@ -34,8 +34,9 @@ CONTEXT_VARIABLES = {
 }
 
 # What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.
+ENV_FASTLANE = "FASTLANE"
 FASTLANE_VARIABLES = {
-    "FASTLANE": "fast_lane.enabled",
+    ENV_FASTLANE: "fast_lane.enabled",
     "FASTLANE_ONLY": "fast_lane.only",
     "FASTLANE_SLOT": "fast_lane.slot",
     "FASTLANE_VIDEO_MODE": "fast_lane.video_mode",

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from runlane.config import log_ids
 from runlane.config.errors import EndpointError
 from runlane.config.names import (
     CONTROL_SOCKET,
@@ -30,6 +31,8 @@ from runlane.config.names import (
     SUPERVISOR_SOCKET,
 )
 from runlane.config.settings import Settings
+from runlane.transport.log import log_event
+from runlane.transport.ring_files import sweep_rings
 
 MAX_IPC_PATH = 107
 SWEEP_PATIENCE_S = 0.5
@@ -185,9 +188,12 @@ def _holder(path: Path) -> str:
 def sweep_run_dir(directory: Path) -> list[str]:
     """Remove locks nobody holds, with the sockets of their roles, and the directory once it is empty.
 
-    A socket belongs to the role before its first `+` (`router+gui-2.ipc` is the router's). Called by every
-    process as it ends, so the last one out leaves nothing, even after `kill -9` of the supervisor.
+    A socket belongs to the role before its first `+` (`router+gui-2.ipc` is the router's). Also removes the rings of
+    dead workers of this graph. Called by every process as it ends, so the last one out leaves nothing, even after
+    `kill -9` of the supervisor.
     """
+    for ring in sweep_rings(directory):
+        log_event(log_ids.FASTLANE_SWEPT, ring=ring)
     removed: list[str] = []
     try:
         entries = sorted(directory.iterdir())

@@ -27,6 +27,18 @@ def configure_log(process: str, level: str) -> None:
     _LOGGER.propagate = False
 
 
+def show_fast_lane_log() -> None:
+    """Write the fast lane's lines to standard error in a process whose log nobody has configured, as a worker's."""
+    if _LOGGER.handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("worker"))
+    handler.addFilter(lambda record: record.getMessage().startswith(_FAST_LANE))
+    _LOGGER.addHandler(handler)
+    if _LOGGER.getEffectiveLevel() > logging.INFO:
+        _LOGGER.setLevel(logging.INFO)
+
+
 def log_event(log_id: LogId, **facts: object) -> None:
     """Write one line under `log_id`. Facts are short; a text with spaces is quoted."""
     if _LOGGER.isEnabledFor(log_id.level):

@@ -5,8 +5,9 @@ Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else. Gymnasium is 
 
 from typing import Any
 
-from runlane.workers.attach import DetachedSession, Session, attach
+from runlane.workers.attach import Session, attach
 from runlane.workers.session import WorkerSession
+from runlane.workers.unrecorded import DetachedSession
 
 __all__ = ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"]
 

@@ -13,41 +13,23 @@ from runlane.config import log_ids, names
 from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings, check_name
-from runlane.transport.endpoint import endpoint_of, is_endpoint_alive
+from runlane.transport.endpoint import endpoint_of, is_endpoint_alive, run_dir_of
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id, new_stream_id
-from runlane.transport.log import log_event
+from runlane.transport.log import log_event, show_fast_lane_log
 from runlane.transport.messages import StreamInfo, WorkerStarted
+from runlane.transport.ring_layout import RingInfo
 from runlane.workers.plain_values import MAX_FACTS_BYTES, plain_map, short_text
 from runlane.workers.session import WorkerSession
 from runlane.workers.stream_writer import has_global_lock
+from runlane.workers.unrecorded import DetachedSession, ShownSession
 
 ASK_S = 5.0
 MAX_RUN_NAME = 200  # as `StreamInfo.run_name`
 _VERSIONS_OF = ("numpy", "gymnasium", "gym", "torch", "stable_baselines3", "pettingzoo")
 
 
-class DetachedSession:
-    """What `attach()` returns when nothing can record: every call does nothing, so scripts need no `if`."""
-
-    is_attached = False
-    faults = 0
-
-    def step(self, *arguments: Any, **options: Any) -> None:
-        """Do nothing."""
-
-    step_vector = episode = abandon_vector_episodes = metric = metrics = log = frame = step
-
-    def close(self, state: str = "finished") -> bool:  # noqa: ARG002
-        """Nothing was taken, so nothing is left."""
-        return True
-
-    def statistics(self) -> dict[str, Any]:
-        """No figures."""
-        return {}
-
-
-Session = WorkerSession | DetachedSession
+Session = WorkerSession | DetachedSession  # or a `ShownSession`, which is one
 
 
 def attach(
@@ -75,8 +57,13 @@ def attach(
     if not has_global_lock():
         log_event(log_ids.WORKER_DETACHED, reason="free-threaded Python is not supported; use the standard build")
         return DetachedSession()
+    if os.environ.get(names.ENV_FASTLANE) == "1":
+        show_fast_lane_log()
     try:
-        session = _open(settings or load(), name, worker, config, resume, resumed_step)
+        settings = settings or load()
+        if settings.fast_lane.only:
+            return _open_shown(settings, name, worker, resume)
+        session = _open(settings, name, worker, config, resume, resumed_step)
     except (RunlaneError, OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
         log_event(log_ids.WORKER_DETACHED, reason=str(error))
         return DetachedSession()
@@ -102,11 +89,30 @@ def _open(
         host=socket.gethostname(),
         pid=os.getpid(),
         started_ns=time.time_ns(),
-        run_name=_readable(os.environ.get(names.ENV_RUN_NAME) or name or ("" if resume else script_name())),
+        run_name=_run_name(name, resume),
         is_resumed=resume is not None or os.environ.get(names.ENV_RESUMED) == "1",
         resumed_step=None if resumed_step is None else max(0, int(resumed_step)),
     )
     return WorkerSession(info, started.endpoint, settings, _facts(config))
+
+
+def _open_shown(settings: Settings, name: str | None, worker: str | None, resume: str | None) -> ShownSession:
+    """A session that only shows. No graph is asked: viewers find the ring by the run directory's name."""
+    chosen = worker or os.environ.get(names.ENV_WORKER_NAME) or script_name()
+    check_name(chosen, "worker")
+    info = RingInfo(
+        run=resume or os.environ.get(names.ENV_RUN) or new_run_id(time.time_ns()),
+        worker=chosen,
+        run_name=_run_name(name, resume),
+        host=socket.gethostname(),
+    )
+    session = ShownSession(info, run_dir_of(settings), settings.fast_lane)
+    log_event(log_ids.WORKER_UNRECORDED, run=info.run, worker=info.worker)
+    return session
+
+
+def _run_name(name: str | None, resume: str | None) -> str:
+    return _readable(os.environ.get(names.ENV_RUN_NAME) or name or ("" if resume else script_name()))
 
 
 def script_name() -> str:

@@ -336,7 +336,7 @@ def write_report(tally: Tally) -> None:
 def train(settings: Settings) -> Player:
     """Run one telemetered training and return its player."""
     config = dataclasses.asdict(settings)
-    env = runlane.workers.wrap(gymnasium.make("CartPole-v1"), config=config, name="cartpole")
+    env = runlane.workers.wrap(gymnasium.make("CartPole-v1", render_mode="rgb_array"), config=config, name="cartpole")
     with contextlib.closing(env):
         player = Player(env, settings.seed)
         previous = signal.signal(signal.SIGINT, player.stop)

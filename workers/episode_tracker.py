@@ -80,6 +80,10 @@ class VectorTracker:
         self.step += made.astype(np.uint32)
         self.episode_return += np.where(made, rewards, 0.0)
 
+    def running(self, index: int) -> tuple[int, float]:
+        """Place (as in an `EpisodeTracker`) and return so far of environment `index`."""
+        return int(self.episode[index]) + (int(self.step[index]) << 32), float(self.episode_return[index])
+
     def begin_next(self, index: int) -> None:
         """The episode of environment `index` ended."""
         self.episode[index] += 1

@@ -24,7 +24,6 @@ from runlane.transport.records import (
     IS_RESET,
     TERMINATED,
     TRUNCATED,
-    EpisodeRecord,
     InfoRecord,
     LogRecord,
     MetricRecord,
@@ -32,10 +31,11 @@ from runlane.transport.records import (
     RunRecord,
     RunState,
 )
-from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker, VectorTracker
+from runlane.workers.episode_tracker import ONE_STEP, VectorTracker
+from runlane.workers.episode_writer import EpisodeWriter
 from runlane.workers.plain_values import MAX_NAME_CHARACTERS, plain_map, short_text
 from runlane.workers.step_layout import StepLayout, VectorLayout, field_of
-from runlane.workers.stream_writer import NoRoomError, StreamWriter, holds_turns
+from runlane.workers.stream_writer import NoRoomError, holds_turns
 
 STOPPED_SHARE = 0.6
 _time_ns = time.time_ns
@@ -47,7 +47,7 @@ _SESSIONS: "weakref.WeakSet[WorkerSession]" = weakref.WeakSet()
 _ENDED = TERMINATED | TRUNCATED
 
 
-class WorkerSession(StreamWriter):
+class WorkerSession(EpisodeWriter):
     """One stream of records, from this process to its proxy. Safe to call from several threads."""
 
     is_attached = True
@@ -60,16 +60,6 @@ class WorkerSession(StreamWriter):
         self._add("run", self._running_record)
         _SESSIONS.add(self)
         atexit.register(self._at_exit)
-
-    def _open(self, info: StreamInfo) -> None:
-        """Start a stream with nothing in it."""
-        self._reset_rows = 0
-        self._vector_steps = 0
-        self._tracker = EpisodeTracker()
-        self._trackers: dict[int, EpisodeTracker] = {0: self._tracker}
-        self._vector: VectorTracker | None = None
-        super()._open(info)
-        self._journal.set_clock(self._note_start)
 
     # ---- what a training loop calls ----------------------------------------------------------------------
 
@@ -307,9 +297,6 @@ class WorkerSession(StreamWriter):
             lambda seq: LogRecord(seq, _time_ns(), short_text(level, MAX_NAME_CHARACTERS), short_text(text)),
         )
 
-    def frame(self, frame: Any) -> None:
-        """Reserved for the fast lane: accepted and ignored in this version."""
-
     def close(self, state: RunState = "finished") -> bool:
         """Send everything and wait for the last ack at most `session.close_s`; True when all is committed.
 
@@ -319,6 +306,7 @@ class WorkerSession(StreamWriter):
         """
         if self._is_closed or self._is_forked:
             return True
+        self.lane.close()
         wait_s = self._settings.session.close_s
         if state == "stopped":
             wait_s = min(wait_s, STOPPED_SHARE * self._settings.supervisor.worker_grace_s)
@@ -341,12 +329,6 @@ class WorkerSession(StreamWriter):
         atexit.unregister(self._at_exit)
         return is_drained
 
-    @property
-    def env_steps(self) -> int:
-        """Environment steps recorded so far, without resets."""
-        journal = self._journal
-        return journal.seq - journal.other_records - self._reset_rows + self._vector_steps
-
     def statistics(self) -> dict[str, Any]:
         """Figures of this session: records given a seq, committed, dropped, faults."""
         return {
@@ -359,46 +341,6 @@ class WorkerSession(StreamWriter):
         }
 
     # ---- records, in a turn
-
-    def _track(self, env_index: int) -> EpisodeTracker:
-        tracker = self._trackers.get(env_index)
-        if tracker is None:
-            tracker = self._trackers[env_index] = EpisodeTracker()
-        return tracker
-
-    def _end_episode(
-        self, tracker: EpisodeTracker, env_index: int, outcome: Outcome, info: dict[str, Any] | None
-    ) -> None:
-        now_ns = _time_ns()
-        duration_s = (now_ns - tracker.started_ns) / 1e9 if tracker.started_ns else 0.0
-        episode, length, total = tracker.episode, tracker.step, float(tracker.episode_return)
-        tracker.begin_next()
-        try:
-            self._append(
-                "episode",
-                lambda seq: EpisodeRecord(seq, now_ns, env_index, episode, total, length, outcome, duration_s, info),
-            )
-        finally:
-            self._journal.set_clock(self._note_start)
-
-    def _note_start(self) -> int:
-        """The clock of an episode's first step, which notes when it was."""
-        now_ns = _time_ns()
-        if not self._tracker.started_ns:
-            self._tracker.started_ns = now_ns
-        self._journal.set_clock(_time_ns)
-        return now_ns
-
-    def _end_vector_episode(self, vector: VectorTracker, index: int, outcome: Outcome) -> None:
-        running = EpisodeTracker(
-            int(vector.episode[index]),
-            int(vector.step[index]),
-            float(vector.episode_return[index]),
-            int(vector.started_ns[index]),
-        )
-        vector.begin_next(index)
-        with contextlib.suppress(NoRoomError):  # counted; the other environments' episodes have a right to be tried
-            self._end_episode(running, index, outcome, None)
 
     def _append_info(self, step_seq: int, env_index: int, info: Mapping[str, Any]) -> None:
         facts = plain_map(info)
@@ -476,6 +418,7 @@ class WorkerSession(StreamWriter):
 
 def _after_fork_in_child() -> None:
     for session in list(_SESSIONS):
+        session.lane.mark_forked()
         session._mark_forked()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  the class's own hook
 
 

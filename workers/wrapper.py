@@ -8,6 +8,7 @@ What the environment returns is passed on untouched. Autoreset, for vector envir
     DISABLED   the script resets by itself, with `options["reset_mask"]` or all at once.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from runlane.workers.attach import Session, attach
+from runlane.workers.env_frames import VectorFrames, frames_of
+
+_monotonic_ns = time.monotonic_ns
 
 
 def wrap(
@@ -58,6 +62,8 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._is_own = is_own
         self._with_observations = with_observations
         self._observation: Any = None
+        self._lane = session.lane
+        self._render = frames_of(env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset. An episode that had not ended is recorded as abandoned."""
@@ -76,6 +82,9 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._observation = observation
         else:
             self.session.step(action, reward, terminated, truncated)  # type: ignore[arg-type]
+        lane = self._lane
+        if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
+            lane.show(self._render, reward=float(reward))
         return result
 
     def close(self) -> None:
@@ -98,6 +107,9 @@ class RecordedVectorEnv(VectorWrapper):
         self._observations: Any = None
         self._resets_next = autoreset_mode(env) is AutoresetMode.NEXT_STEP
         self._has_ended = np.zeros(env.num_envs, bool)
+        self._lane = session.lane
+        self._frames = VectorFrames(env, session.fast_lane_settings)
+        session.env_count = env.num_envs
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -123,6 +135,12 @@ class RecordedVectorEnv(VectorWrapper):
         self._has_ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         # A vector environment may write its next observations into the same array.
         self._observations = _copy(observations) if self._with_observations else None
+        lane = self._lane
+        if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
+            shown = self._frames.choose(lane.wants_tile)
+            lane.show(
+                shown.render, reward=float(rewards[shown.env_index]), env_index=shown.env_index, tiles=shown.tiles
+            )
         return result
 
     def _record(self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any) -> None:

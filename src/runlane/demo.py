@@ -77,7 +77,7 @@ def check_settings(settings: Settings) -> str:
         )
     ((worker, declared),) = settings.workers.items()
     if WORKER_MODULE in declared.command and importlib.util.find_spec("gymnasium") is None:
-        raise GraphError('the demo trains on Gymnasium, which is not installed: pip install "runlane[gymnasium]"')
+        raise GraphError('the demo trains on Gymnasium, which is not installed: pip install "runlane[demo]"')
     with GraphClient(settings) as client:
         running = client.status()
     if running is not None:

@@ -1,6 +1,6 @@
 """`runlane doctor`: what on this machine, or about this data directory, would not work, and what mends it.
 
-Nothing is changed, but for sockets and locks of dead processes, which are removed as every actor does.
+Nothing is changed, but for what dead processes left (sockets, locks, rings), which is removed as every actor does.
 """
 
 import os
@@ -25,6 +25,7 @@ from runlane.config.names import PROXY_PREFIX
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import data_dir_of, database_of, ipc_endpoint, run_dir_of, sweep_run_dir
 from runlane.transport.graph_client import GraphClient
+from runlane.transport.ring_files import sweep_rings
 
 State = Literal["ok", "warn", "fail"]
 
@@ -38,6 +39,7 @@ SMALL_DISK_BYTES = 1 << 30
 SMALL_SHARED_MEMORY_BYTES = 64 << 20
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lies
 LARGEST_CHECKED_BYTES = 256 << 20
+ANY_GRAPH = "rl-"
 
 _MOUNTS = Path("/proc/self/mounts")
 _STYLES: dict[State, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -81,7 +83,7 @@ def examine(settings: Settings) -> list[Check]:
         "gymnasium": lambda: check_gymnasium(installed_version("gymnasium")),
         "pyside6": lambda: check_pyside(installed_version("PySide6-Essentials"), sys.version_info[:2]),
         "processors": lambda: check_processors(_usable_processors()),
-        "shared memory": lambda: check_shared_memory(SHARED_MEMORY),
+        "shared memory": lambda: check_shared_memory(SHARED_MEMORY, run_dir_of(settings)),
         "data directory": lambda: check_data_dir(data_dir_of(settings)),
         "file system": lambda: check_file_system(database_of(settings)),
         "disk": lambda: check_disk(shutil.disk_usage(_existing(database_of(settings))).free),
@@ -179,15 +181,17 @@ def check_processors(count: int) -> Check:
     return Check("processors", "ok", f"{count} usable")
 
 
-def check_shared_memory(directory: Path) -> Check:
-    """Room for frames, once the fast lane uses it; containers give 64 MB."""
+def check_shared_memory(directory: Path, run_dir: Path) -> Check:
+    """Room for frames; containers give 64 MB. What dead workers left there, of any graph of this user, is removed."""
+    swept = sweep_rings(run_dir, ANY_GRAPH)
+    left = f", removed rings of dead workers: {', '.join(swept)}" if swept else ""
     if not directory.is_dir():
         return Check("shared memory", "warn", f"no {directory}: frames will lie in the run directory")
     free = shutil.disk_usage(directory).free
     if free < SMALL_SHARED_MEMORY_BYTES:
         remedy = "free some, or start the container with --shm-size=1g"
-        return Check("shared memory", "warn", f"{_size(free)} free in {directory}", remedy)
-    return Check("shared memory", "ok", f"{_size(free)} free in {directory}")
+        return Check("shared memory", "warn", f"{_size(free)} free in {directory}{left}", remedy)
+    return Check("shared memory", "ok", f"{_size(free)} free in {directory}{left}")
 
 
 def check_data_dir(directory: Path) -> Check:

@@ -120,10 +120,10 @@ def test_little_disk_is_told_in_time() -> None:
 
 def test_shared_memory_may_be_missing_or_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Either is told; frames then lie elsewhere."""
-    assert doctor.check_shared_memory(tmp_path / "none").state == "warn"
+    assert doctor.check_shared_memory(tmp_path / "none", tmp_path).state == "warn"
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1 << 20))  # type: ignore[misc]
-    assert "--shm-size" in doctor.check_shared_memory(tmp_path).remedy
+    assert "--shm-size" in doctor.check_shared_memory(tmp_path, tmp_path).remedy
 
 
 def test_a_network_file_system_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
