@@ -95,7 +95,7 @@ class FastLane:
         self._writer: FastLaneWriter | None = None
         self._metrics_file: Path | None = None
         self._wanted: Wanted | None = None
-        self._render_ns = 0
+        self._render_ns = self._due_ns = 0
         self._rate_hz = 0.0
         self._rate_since_ns = self._rate_steps = 0
         self._metrics_ns = self._told_ns = self._told_frames = 0
@@ -109,13 +109,18 @@ class FastLane:
             return False
         wanted = writer.wanted(now_ns)
         self._measure(now_ns)
-        if (wanted is None) != (self._wanted is None):
+        before, self._wanted = self._wanted, wanted
+        if (wanted is None) != (before is None):
             self._tell_watching(wanted, now_ns)
-        self._wanted = wanted
         if wanted is None:
             self.next_ns = now_ns + LOOK_NS
             return False
         self.wants_tile = wanted.tile
+        self._due_ns = now_ns
+        if now_ns - self._metrics_ns >= METRICS_NS:
+            self._write_metrics(now_ns)
+        if now_ns - self._told_ns >= TOLD_NS:
+            self._tell(now_ns)
         period_ns = int(1e9 / min(wanted.rate_hz, self._settings.max_fps))
         due_ns = self.next_ns + period_ns
         self.next_ns = due_ns if due_ns > now_ns else now_ns + period_ns  # what was missed is not made up for
@@ -182,14 +187,10 @@ class FastLane:
                 frame = np.ascontiguousarray(as_pixels(frame))
             writer.publish(frame, hud)
         except Exception as error:  # the environment's own renderer may raise anything
-            self._fail("frame", error, started_ns)
+            self._fail("frame", error, self._due_ns)
             return
         self.frames += 1
         self._render_ns += now_ns - started_ns
-        if now_ns - self._metrics_ns >= METRICS_NS:
-            self._write_metrics(now_ns)
-        if now_ns - self._told_ns >= TOLD_NS:
-            self._tell(now_ns)
 
     def _fail(self, where: str, error: Exception, now_ns: int) -> None:
         """Tell the first time, and try again in a while."""
