@@ -1,7 +1,9 @@
 """The command line. Each command imports what it needs when it runs, so `--help` and workers stay quick."""
 
 import json
+import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +34,18 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="One setting, as `db_writer.synchronous=NORMAL`. May be repeated."),
 ]
+LATEST = "latest"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+class Graphics(StrEnum):
+    """How `watch` draws."""
+
+    AUTO = "auto"
+    KITTY = "kitty"
+    ITERM = "iterm"
+    SIXEL = "sixel"
+    BLOCKS = "blocks"
 
 
 def _settings(config: Path | None, sets: list[str] | None) -> tuple[Settings, list[str]]:
@@ -196,6 +209,63 @@ def status(
     print_status(found.status)
     if with_accounts:
         print_accounts(found.accounts)
+
+
+@app.command()
+def watch(
+    run: Annotated[str, typer.Argument(help="Id of the run, the beginning of one, its name, or `latest`.")] = LATEST,
+    worker: Annotated[str, typer.Option(help="Name of a worker; default: the newest one.")] = "",
+    fps: Annotated[float, typer.Option(min=0.1, max=120, help="Frames a second, at most.")] = 15.0,
+    tile: Annotated[
+        int,
+        typer.Option(min=0, help="Only this environment of a vector environment, from 1; 0: what the worker shows."),
+    ] = 0,
+    graphics: Annotated[
+        Graphics, typer.Option(help="How to draw in the terminal; auto: by its variables, and never sixel.")
+    ] = Graphics.AUTO,
+    frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="End after so many seconds.")] = None,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Watch the environment of a running worker in this terminal, live. `q` or Ctrl-C ends it.
+
+    The worker renders only while somebody watches. In a pipe: a line a second.
+    """
+    from runlane.watch import Wanted
+    from runlane.watch import watch as watch_lane
+
+    settings, _ = _settings(config, sets)
+    wanted = Wanted("" if run == LATEST else run, worker, fps, tile, graphics.value, frames, seconds)
+    watch_lane(settings, wanted, os.environ)
+
+
+@app.command()
+def snapshot(
+    target: Annotated[
+        list[str],
+        typer.Argument(help="The run as for `watch`, if one is meant, and the file.", metavar="[RUN] OUT.png"),
+    ],
+    worker: Annotated[str, typer.Option(help="Name of a worker; default: the newest one.")] = "",
+    tile: Annotated[
+        int,
+        typer.Option(min=0, help="Only this environment of a vector environment, from 1; 0: what the worker shows."),
+    ] = 0,
+    scale: Annotated[int, typer.Option(min=1, max=64, help="Size of a pixel in the file.")] = 1,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for a frame.")] = 10.0,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Write what a running worker shows now as a PNG: `runlane snapshot latest now.png`."""
+    from runlane.snapshot import Wanted
+    from runlane.snapshot import snapshot as take_snapshot
+
+    settings, _ = _settings(config, sets)
+    *runs_named, out = target
+    if len(runs_named) > 1:
+        raise typer.BadParameter("one RUN and one OUT.png at most", param_hint="[RUN] OUT.png")
+    run = "" if runs_named in ([], [LATEST]) else runs_named[0]
+    print(take_snapshot(settings, Wanted(Path(out), run, worker, tile, scale, timeout)))
 
 
 @app.command()
