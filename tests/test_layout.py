@@ -132,6 +132,12 @@ def test_the_worker_side_is_light() -> None:
     assert ours == {"config", "transport", "workers"}
 
 
+@pytest.mark.parametrize("module", ["router", "proxy", "supervisor", "recovery"])
+def test_what_only_forwards_starts_without_numpy(module: str) -> None:
+    """Its import is more than half of such a process's start, and nothing live needs it."""
+    assert "numpy" not in _loaded_by(f"import runlane.actors.{module}")
+
+
 def test_the_root_package_imports_nothing_of_ours() -> None:
     """`import runlane` costs nothing."""
     assert {name for name in _loaded_by("import runlane") if name.startswith("runlane")} == {"runlane"}

@@ -11,10 +11,9 @@ import os
 import struct
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import numpy as np
 
 from runlane.config.errors import JournalError, WireError
 from runlane.config.names import KINDS
@@ -35,6 +34,9 @@ from runlane.transport.journal_layout import (
 )
 from runlane.transport.messages import StreamInfo
 from runlane.transport.wire import STEP, Section, array_header, encode_header, unpack
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # A batch stays well below what a frame may hold (`wire.MAX_BODY_BYTES`), but for one single larger record.
 MAX_BATCH_BYTES = 4 << 20
@@ -255,6 +257,8 @@ class JournalReader:
         most = min(most, (len(self._view) - self._offset) // record.length)
         if not self._is_final:
             most = min(most, self._published - self.next_seq + 1)
+        import numpy as np  # here, so that a proxy that has nothing to catch up with starts without it
+
         found = np.frombuffer(self._view, _row_dtype(record.length), most, self._offset)
         heads = found["head"]
         is_like = heads == heads[0]
@@ -414,6 +418,8 @@ def _has_begun(path: Path) -> bool:
 
 @lru_cache(maxsize=64)
 def _row_dtype(length: int) -> "np.dtype[np.void]":
+    import numpy as np
+
     fields: Any = {
         "names": ["head", "seq", "row"],
         "formats": ["<u8", "<u8", f"V{length - ROW_OFFSET}"],
@@ -426,5 +432,7 @@ def _row_dtype(length: int) -> "np.dtype[np.void]":
 
 def _rows(records: memoryview, length: int) -> bytes:
     """The rows of step records of one length, without what precedes them."""
+    import numpy as np
+
     body: bytes = np.frombuffer(records, _row_dtype(length))["row"].tobytes()
     return body

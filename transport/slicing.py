@@ -1,15 +1,19 @@
 """Parts of a section, for subscribers that asked for less than all of it, and for what a new router sends on.
 
 The one place where the router looks into bodies, and only for who asked for it. A step row's size follows from its
-section; its first column is its seq. Raises `WireError` for a body that is not what its section says.
+section; its first column is its seq. Raises `WireError` for a body that is not what its section says. NumPy is imported
+by the first part that is asked for: most routers never need it, and start the sooner.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from runlane.config.errors import WireError
 from runlane.transport.messages import StepSchema
 from runlane.transport.wire import STEP, Frame, Section, pack, unpack
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Part = tuple[Section, Frame]
 
@@ -27,6 +31,8 @@ def by_env(section: Section, body: Frame, schema: StepSchema | None) -> list[tup
     rows = _rows(section, body)
     if rows.shape[1] < at + 4:
         raise WireError("rows", f"step rows of {rows.shape[1]} bytes have no env_index at {at}")
+    import numpy as np
+
     envs = np.ascontiguousarray(rows[:, at : at + 4]).view("<u4")[:, 0]
     found: list[tuple[int, Section, Frame]] = []
     for env in np.unique(envs).tolist():
@@ -39,6 +45,8 @@ def by_env(section: Section, body: Frame, schema: StepSchema | None) -> list[tup
 def after_seq(section: Section, body: Frame, seq: int) -> Part | None:
     """The records of a section whose seqs are beyond `seq`; None when there is none."""
     if section.kind == STEP:
+        import numpy as np
+
         rows = _rows(section, body)
         if rows.shape[1] < 8:
             raise WireError("rows", f"step rows of {rows.shape[1]} bytes have no seq")
@@ -58,13 +66,15 @@ def after_seq(section: Section, body: Frame, seq: int) -> Part | None:
     return Section(section.kind, section.schema_id, len(kept), len(data)), data
 
 
-def _rows(section: Section, body: Frame) -> NDArray[np.uint8]:
+def _rows(section: Section, body: Frame) -> "NDArray[np.uint8]":
     if not section.records or len(body) % section.records:
         raise WireError("rows", f"{len(body)} bytes for {section.records} step rows")
+    import numpy as np
+
     return np.frombuffer(body, np.uint8).reshape(section.records, -1)
 
 
-def _part(section: Section, rows: NDArray[np.uint8]) -> Part | None:
+def _part(section: Section, rows: "NDArray[np.uint8]") -> Part | None:
     if not len(rows):
         return None
     data = rows.tobytes()
