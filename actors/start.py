@@ -5,14 +5,15 @@ import os
 
 from runlane.actors.runner import run_actor
 from runlane.config.errors import SettingsError
-from runlane.config.names import DB_WRITER, ENV_KEEPER, ENV_RUN, ENV_RUN_NAME, RECOVERY, ROUTER
+from runlane.config.names import DB_WRITER, ENV_KEEPER, ENV_RUN, ENV_RUN_NAME, RECORDER, RECOVERY, ROUTER
 from runlane.config.settings import Settings, check_name
 from runlane.transport.clock import SystemClock
 from runlane.transport.identity import new_run_id
 
-NAMES = (ROUTER, DB_WRITER, "proxy", RECOVERY)
+NAMES = (ROUTER, DB_WRITER, "proxy", RECOVERY, RECORDER)
 ROUTER_DRAIN_S = 2.0
 WRITER_DRAIN_S = 3.0
+RECORDER_DRAIN_S = 1.5
 
 
 def start_actor(name: str, worker: str, settings: Settings) -> int:
@@ -37,6 +38,10 @@ def start_actor(name: str, worker: str, settings: Settings) -> int:
         from runlane.actors.recovery import RecoveryActor
 
         return run_actor(RecoveryActor(settings), settings, drain_s=settings.proxy.drain_s)
+    if name == RECORDER:
+        from runlane.actors.recorder import RecorderActor
+
+        return run_actor(RecorderActor(settings), settings, drain_s=RECORDER_DRAIN_S)
     close = difflib.get_close_matches(name, NAMES, n=1)
     raise SettingsError(
         "actor", name, "is no actor", f"did you mean {close[0]}" if close else f"choose from {', '.join(NAMES)}"

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -118,6 +119,8 @@ class Topology:
             for name, declared in self._settings.subscribers.items()
             if declared.command is not None
         ]
+        if self._settings.recorder.enabled:
+            found.append(self._actor(names.RECORDER, "subscriber", _recorder_restart()))
         return sorted(found, key=lambda spec: (spec.kind == "gui", spec.name != names.DB_WRITER))
 
     def _worker(self, name: str, worker: WorkerSettings, run: str, run_name: str) -> ChildSpec:
@@ -182,6 +185,11 @@ def settings_environment(settings: Settings, arguments: Sequence[str]) -> dict[s
         if path is not None:
             found[_variable(f"transport.{key}")] = str(Path(path).absolute())
     return {**found, _variable("data_dir"): str(data_dir_of(settings))}
+
+
+def _recorder_restart() -> Restart:
+    """Without PyAV the recorder says so and ends. Started again it would end again, until the whole graph gives up."""
+    return "transient" if find_spec("av") is not None else "temporary"
 
 
 def _is_actor(command: Sequence[str]) -> bool:

@@ -62,3 +62,7 @@ class StoreError(RunlaneError):
 
 class FastLaneError(RunlaneError):
     """A ring cannot be made or attached to, or a frame does not fit into one."""
+
+
+class VideoError(RunlaneError):
+    """Videos cannot be made here: PyAV is missing, or another recorder writes into the same directory."""

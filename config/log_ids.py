@@ -102,6 +102,9 @@ FASTLANE_READER_LAG = _warning(
 FASTLANE_SWEPT = _info("FASTLANE_SWEPT", "a ring that a dead worker had left was removed")
 FASTLANE_RECORDED = _info("FASTLANE_RECORDED", "the recorder finished the video of an episode")
 FASTLANE_VIDEO_REMOVED = _info("FASTLANE_VIDEO_REMOVED", "the recorder removed a video, by its keep rule or its budget")
+FASTLANE_VIDEO_FAILED = _warning(
+    "FASTLANE_VIDEO_FAILED", "a running video was given up, as on a full disk; that worker is recorded again in a while"
+)
 
 PROXY_STREAM_OPENED = _info("PROXY_STREAM_OPENED", "a worker announced a stream to its proxy")
 PROXY_STREAM_CLOSED = _info("PROXY_STREAM_CLOSED", "a worker said goodbye and all its records are acked")

@@ -305,7 +305,7 @@ def _jsonable(value: Any) -> Any:
 
 @app.command()
 def actor(
-    name: Annotated[str, typer.Argument(help="router, db_writer, proxy or recovery.")],
+    name: Annotated[str, typer.Argument(help="router, db_writer, proxy, recovery or recorder.")],
     worker: Annotated[str, typer.Option(help="For a proxy: the worker it serves.")] = "worker",
     config: Config = None,
     sets: Sets = None,

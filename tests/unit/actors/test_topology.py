@@ -9,10 +9,16 @@ import pytest
 from runlane.actors.topology import STOP_ORDER, ChildSpec, Topology, proxy_name, unique_name
 from runlane.config import names
 from runlane.config.errors import SettingsError
-from runlane.config.settings import Settings, SubscriberSettings, TransportSettings, WorkerSettings
+from runlane.config.settings import RecorderSettings, Settings, SubscriberSettings, TransportSettings, WorkerSettings
 from runlane.transport.endpoint import ipc_endpoint
 
 RUNLANE = [sys.executable, "-m", "runlane"]
+
+
+SHOWN = {
+    "gui": SubscriberSettings(command=["{runlane}", "gui"]),
+    "db_writer": SubscriberSettings(overflow="block", command=["{runlane}", "actor", "db_writer"]),
+}
 
 
 def _actor(name: str) -> list[str]:
@@ -106,6 +112,32 @@ def test_a_worker_is_told_its_run_its_name_its_proxy_and_its_command() -> None:
     assert worker[names.ENV_RUN_NAME] == "first"
     assert worker[names.ENV_PROXY] == ipc_endpoint(_settings(), proxy_name("a"))
     assert worker[names.ENV_COMMAND] == f"{sys.executable} train.py --lr 0.1"
+
+
+def test_an_enabled_recorder_runs_beside_the_subscribers() -> None:
+    """As an actor of ours, with heartbeat; it stops with them, after the router has sent the last results."""
+    topology = _topology(recorder=RecorderSettings(enabled=True), subscribers=SHOWN)
+    assert [spec.name for spec in topology.specs()][:4] == ["router", "db_writer", "recorder", "gui"]
+    spec = next(spec for spec in topology.specs() if spec.name == "recorder")
+    assert (spec.kind, spec.command, spec.reports_heartbeat) == ("subscriber", [*RUNLANE, "actor", "recorder"], True)
+    assert spec.restart == "transient"
+
+
+def test_a_recorder_without_pyav_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end again, until the supervisor gives up and stops training, too."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    spec = next(
+        spec
+        for spec in _topology(recorder=RecorderSettings(enabled=True), subscribers=SHOWN).specs()
+        if spec.name == "recorder"
+    )
+    assert spec.restart == "temporary"
+
+
+def test_a_subscriber_of_the_recorders_name_is_refused() -> None:
+    """Two processes of one name would be one subscriber to the router."""
+    with pytest.raises(SettingsError, match="recorder"):
+        _topology(recorder=RecorderSettings(enabled=True)).specs()
 
 
 def test_runs_are_new_with_each_supervisor_and_kept_for_its_life() -> None:
