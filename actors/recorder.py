@@ -30,7 +30,7 @@ from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo
 from runlane.transport.records import EpisodeRecord, Record
-from runlane.transport.ring_files import find_rings
+from runlane.transport.ring_files import find_rings, ring_directories
 from runlane.transport.ring_layout import Geometry, Hud
 from runlane.transport.subscriber import Subscriber
 
@@ -311,7 +311,7 @@ class RecorderActor:
         for ring in find_rings(self._run_dir):
             if ring.path not in self._lanes:
                 with contextlib.suppress(FastLaneError):  # gone in this very moment
-                    self._lanes[ring.path] = _Lane(FastLaneReader(ring.path))
+                    self._lanes[ring.path] = _Lane(FastLaneReader(ring.path, ring_directories(self._run_dir)))
                     self._next_turn_s = 0.0
                     info = ring.info
                     log_event(

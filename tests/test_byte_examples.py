@@ -10,10 +10,12 @@ import msgspec
 from reference_page import blocks, page, part
 
 from runlane.config import names
-from runlane.transport import journal_layout
+from runlane.transport import journal_layout, ring_layout
 from runlane.transport.columns import decode_records, decode_steps, step_dtype
+from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_reader import JournalReader
+from runlane.transport.lease import wanted
 from runlane.transport.messages import StepSchema, StreamHello
 from runlane.transport.wire import (
     STEP,
@@ -181,3 +183,75 @@ def test_the_reader_in_the_page_finds_the_records_of_its_example(tmp_path: Path)
     torn = segment.read_bytes()
     segment.write_bytes(torn[: place - 1] + bytes(1) + torn[place:])
     assert list(names_of["records"](segment)) == found[:-1]
+
+
+# ---- the ring, and its worked example --------------------------------------------------------------------
+
+
+def ring_example(parent: Path) -> tuple[Path, dict[str, Any]]:
+    """The dumped ring of the page as files, and what the page says they hold."""
+    found = blocks(part(page("ring-layout"), "A worked example"))
+    head, slots = (block.text for block in found if block.language == "text")
+    said = next(json.loads(block.text) for block in found if block.language == "json")
+    path = parent / "rl-0123456789-01234567"
+    path.write_bytes(placed(head, ring_layout.HEAD_BYTES))
+    path.with_name(f"{path.name}.{said['head']['generation']}").write_bytes(placed(slots, 4480))
+    return path, said
+
+
+def test_the_drawings_of_the_ring_stand_in_its_page() -> None:
+    """Line by line, as in the one file that counts its bytes."""
+    text = page("ring-layout")
+    drawn = [line for line in (ring_layout.__doc__ or "").splitlines() if re.match(r"\s+(\+--|\||\d+ {2,})", line)]
+    assert len(drawn) >= 30
+    for line in drawn:
+        assert line.strip() in text, line
+
+
+def test_the_head_of_the_example_decodes_to_what_the_page_says(tmp_path: Path) -> None:
+    """Its maker, its words, whose it is, and what its viewer wants."""
+    head, said = ring_example(tmp_path)
+    data = head.read_bytes()
+    header, info = ring_layout.decode_head(data)
+    words = memoryview(data).cast("Q")
+    found = {**header._asdict(), "generation": words[ring_layout.GENERATION], "head": words[ring_layout.HEAD]}
+    assert {**found, "closed": words[ring_layout.CLOSED], "info": msgspec.to_builtins(info)} == said["head"]
+    asked = wanted(words, said["frames"][-1]["hud"][2] + 100_000_000)
+    assert asked is not None
+    assert asked._asdict() == said["wanted"]
+    assert ring_layout.encode_head(header, info)[:64] == data[:64]
+    assert ring_layout.encode_head(header, info)[ring_layout.INFO_OFFSET :] == data[ring_layout.INFO_OFFSET :]
+
+
+def test_the_slots_of_the_example_decode_to_what_the_page_says(tmp_path: Path) -> None:
+    """Every frame where the page has it, with a check that fits; and the newest one, by a reader of ours."""
+    head, said = ring_example(tmp_path)
+    data = head.with_name(f"{head.name}.1").read_bytes()
+    header = ring_layout.decode_slots(data, len(data))
+    flat = {**header._asdict(), **header.geometry._asdict()}
+    assert {key: flat[key] for key in said["slots"]} == said["slots"]
+    for frame in said["frames"]:
+        start = header.slot_offset(frame["number"])
+        hud = ring_layout.FIELDS.unpack_from(data, start + ring_layout.FIELDS_OFFSET)
+        pixels = data[start + ring_layout.SLOT_HEADER_BYTES :][: header.geometry.frame_bytes]
+        assert {"number": frame["number"], "hud": list(hud), "pixels": pixels.hex()} == frame
+        check = int.from_bytes(data[start + ring_layout.CHECK_OFFSET :][:8], "little")
+        assert check == ring_layout.check_of_copy(frame["number"], ring_layout.Hud(*hud), pixels)
+    reader = FastLaneReader(head)
+    newest = reader.read()
+    reader.close()
+    assert newest is not None
+    assert [list(newest[0]), newest[1].hex()] == [said["frames"][-1]["hud"], said["frames"][-1]["pixels"]]
+
+
+def test_the_reader_in_the_page_finds_the_newest_frame_of_its_example(tmp_path: Path) -> None:
+    """The program that uses nothing of ours; a pixel that is not as it was written gives it nothing."""
+    head, said = ring_example(tmp_path)
+    program = next(block.text for block in blocks(page("ring-layout")) if block.language == "python")
+    names_of: dict[str, Any] = {}
+    exec(compile(program, "ring-layout", "exec"), names_of)  # noqa: S102  the page's own text
+    newest = said["frames"][-1]
+    assert names_of["newest_frame"](head) == ((newest["number"], *newest["hud"]), bytes.fromhex(newest["pixels"]))
+    slots = head.with_name(f"{head.name}.1")
+    slots.write_bytes(slots.read_bytes().replace(bytes.fromhex(newest["pixels"]), b"123456"))
+    assert names_of["newest_frame"](head) is None

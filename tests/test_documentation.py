@@ -312,7 +312,7 @@ def test_every_kind_has_its_number() -> None:
     assert {code_of(row[1]): int(row[0]) for row in rows} == KIND_NUMBER
 
 
-@pytest.mark.parametrize(("name", "least"), [("wire-format", 15), ("journal-layout", 10)])
+@pytest.mark.parametrize(("name", "least"), [("wire-format", 15), ("journal-layout", 10), ("ring-layout", 15)])
 def test_every_constant_in_the_page_has_its_value(name: str, least: int) -> None:
     """Rows that name `module.NAME` give the value the code has."""
     rows = [row for row in table(page(name)) if re.fullmatch(r"`[a-z_]+\.[a-z_]+\.[A-Z_]+`", row[0])]

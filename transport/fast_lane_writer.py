@@ -7,6 +7,7 @@ order, and why a reader can trust it, is drawn in `ring_layout.py`.
 import contextlib
 import mmap
 import os
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from runlane.transport.ring_layout import (
 MAX_SLOTS = 64
 _put_fields = FIELDS.pack_into
 _NO_HUD = Hud()
-_FIELDS_END = FIELDS_OFFSET + FIELDS.size
+_REFUSED = (BufferError, IndexError, OverflowError, TypeError, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class FastLaneWriter:
         self.info = info
         self.config = config or FastLaneConfig()
         self.frames = 0
-        self.notes: list[str] = []  # what was given up to find room, for the log
+        self.notes: list[str] = []  # what the newest generation gave up to find room, for the log
         self._directories = ring_directories(run_dir) if directories is None else tuple(directories)
         is_checked = self.config.is_checked
         self._is_checked = not is_ordered() if is_checked is None else is_checked
@@ -96,14 +97,17 @@ class FastLaneWriter:
         self._fd, self.path = make_head(run_dir, self._directories)
         try:
             self._head_map = mmap.mmap(self._fd, HEAD_BYTES)
-            self._head_map[:HEAD_BYTES] = header
+            self._head_map[8:HEAD_BYTES] = header[8:]
+            self._head_map[:8] = header[:8]  # the magic last: nobody reads half a head
         except BaseException:
             self.path.unlink(missing_ok=True)
             os.close(self._fd)
             raise
+        # Slots never lie before their head, see `ring_files`.
+        self._directories = self._directories[self._directories.index(self.path.parent) :]
         self._head = memoryview(self._head_map).cast("Q")
         self._header: SlotsHeader | None = None
-        self._shape: tuple[int, ...] = ()
+        self._shape: tuple[int, ...] | None = None
         self._map: Any = None  # mmap.mmap once there are slots; so is the rest
         self._words: Any = None
         self._slots: list[tuple[int, int, slice]] = []
@@ -120,29 +124,33 @@ class FastLaneWriter:
         `hud` the fields of a `Hud`. Raises `FastLaneError` for anything else, and where there is no room for a frame
         of this size; readers then keep the frame before.
         """
-        if frame.shape != self._shape:
-            self._resize(frame.shape)
+        try:
+            shape = frame.shape
+        except AttributeError:
+            raise FastLaneError(f"a frame of type {type(frame).__name__}: give an array of uint8") from None
+        if shape != self._shape:
+            self._resize(shape)
         number = self.frames + 1
         word, fields, pixels = self._slots[number % self._slot_count]
         self._words[word] = number  # from here on no reader believes this slot
-        _put_fields(self._map, fields, *hud)
         try:
+            _put_fields(self._map, fields, *hud)
             self._map[pixels] = frame
-        except (BufferError, IndexError, TypeError, ValueError) as error:
-            raise FastLaneError(f"a frame must be uint8 in C order, this one is not: {error}") from None
+        except _REFUSED as error:
+            raise FastLaneError(f"a frame must be uint8 in C order, its HUD ten numbers: {error}") from None
         if self._is_checked:
-            self._put_check(fields, frame)
+            self._put_check(word, frame)
         self.frames = number
         self._head[HEAD] = number
 
-    def _put_check(self, fields: int, frame: Any) -> None:
-        view = memoryview(self._map)
-        with view, view[fields : fields + FIELDS.size] as written:
-            check = check_of(written, frame)
-        self._words[(fields - FIELDS_OFFSET + CHECK_OFFSET) // 8] = check
+    def _put_check(self, word: int, frame: Any) -> None:
+        start = word * 8
+        self._words[word + CHECK_OFFSET // 8] = check_of(self._map[start : start + CHECK_OFFSET], frame)
 
     def _resize(self, shape: tuple[int, ...]) -> None:
         """Begin a generation for frames of this shape."""
+        if self._is_closed:
+            raise FastLaneError(f"ring {self.path.name} is closed")
         geometry = geometry_of(shape)
         before = self.metrics()
         self._bytes_before, self._frames_before = before.bytes, before.frames
@@ -171,6 +179,7 @@ class FastLaneWriter:
     def _make_slots(self, header: SlotsHeader) -> tuple[int, SlotsHeader]:
         """Make the slots file where there is room, with fewer slots rather than none."""
         problem = ""
+        self.notes.clear()
         counts = [self.config.slots, *(count for count in (2, 1) if count < self.config.slots)]
         for count in counts:
             wanted_header = slots_header(header.generation, count, header.geometry, is_checked=self._is_checked)
@@ -232,7 +241,7 @@ class FastLaneWriter:
             self._map.close()
         self._words = self._map = None
         self._slots = []
-        self._shape = ()
+        self._shape = None
 
     def _close_slots(self) -> None:
         """Remove the generation in use; who has it open keeps it until the next frame."""

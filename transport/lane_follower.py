@@ -4,7 +4,6 @@ What a viewer holds instead of a reader: it finds the ring, attaches, keeps the 
 is gone, and attaches to its next one. Never waits; `poll` is to be called as often as a picture is wanted.
 """
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ from runlane.config import log_ids
 from runlane.config.errors import FastLaneError
 from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.log import log_event
-from runlane.transport.ring_files import FoundRing, find_rings
+from runlane.transport.ring_files import find_rings, ring_directories
 from runlane.transport.ring_layout import Geometry, Hud, RingInfo
 
 LOOK_NS = 250_000_000
 FPS_NS = 1_000_000_000
 LAG_TOLD_NS = 10_000_000_000
-# A viewer slower than it asked for by so much of its frames is told about, at most every ten seconds.
-LAPPED_SHARE = 0.5
-
-Choose = Callable[[Sequence[FoundRing]], FoundRing | None]
+# A viewer that sees less of the frames, and less than it asked for, is told about, at most every ten seconds.
+SEEN_SHARE = 0.5
 
 
 class LaneFollower:
@@ -41,7 +38,7 @@ class LaneFollower:
         self.fps = 0.0
         self._run_dir, self._run, self._worker, self._viewer = run_dir, run, worker, viewer
         self._next_look_ns = 0
-        self._was_attached = False
+        self._was_attached = self._is_parting = False
         self._fps_since_ns = self._fps_frames = 0
         self._lag_since_ns = self._lag_frames = self._lag_lapped = 0
 
@@ -86,13 +83,17 @@ class LaneFollower:
         if self.reader is not None:
             self.reader.close()
             self.reader = None
+            self.fps = 0.0
 
     # ---- rings ----
 
     def _look(self, now_ns: int) -> None:
         if self.reader is not None:
             self._measure(self.reader, now_ns)
-            if self.reader.is_writer_alive or self.reader.has_news:  # its last frame is worth seeing
+            if self.reader.is_writer_alive:
+                return
+            if self.reader.has_news and not self._is_parting:
+                self._is_parting = True  # its last frame is worth seeing until the next look; it may be half written
                 return
             log_event(log_ids.FASTLANE_DISCONNECTED, viewer=self._viewer, ring=self.reader.path.name)
             self.close()
@@ -100,11 +101,11 @@ class LaneFollower:
         if ring is None:
             return
         try:
-            self.reader = FastLaneReader(ring.path)
+            self.reader = FastLaneReader(ring.path, ring_directories(self._run_dir))
         except FastLaneError:  # gone in this very moment
             return
         self.reconnects += self._was_attached
-        self._was_attached = True
+        self._was_attached, self._is_parting = True, False
         self._fps_since_ns, self._fps_frames = now_ns, 0
         self._lag_since_ns, self._lag_frames, self._lag_lapped = now_ns, 0, 0
         info = ring.info
@@ -122,7 +123,8 @@ class LaneFollower:
             self._fps_since_ns, self._fps_frames = now_ns, reader.frames
         if now_ns - self._lag_since_ns >= LAG_TOLD_NS:
             read, lapped = reader.frames - self._lag_frames, reader.lapped - self._lag_lapped
-            if self.rate_hz and lapped > LAPPED_SHARE * (read + lapped):
+            asked = self.rate_hz * (now_ns - self._lag_since_ns) / 1e9
+            if read < SEEN_SHARE * min(asked, read + lapped):
                 found = reader.metrics(now_ns)
                 log_event(
                     log_ids.FASTLANE_READER_LAG,

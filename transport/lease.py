@@ -13,6 +13,8 @@ from runlane.transport.ring_layout import LEASE, LEASE_WORDS, LEASES
 MARK_S = 0.5
 # A mark holds so long: a viewer may be late by 0.4 s, and rendering ends within a second of its death.
 LEASE_NS = 900_000_000
+# A worker looks at its clock first and at the leases then; a mark made in between is ahead of it. More is no mark.
+AHEAD_NS = 2 * LEASE_NS
 _VIEWER, _UNTIL, _RATE, _TILE, _SEEN = range(5)
 _STARTS = [LEASE + LEASE_WORDS * line for line in range(LEASES)]
 MAX_RATE_HZ = 1_000.0
@@ -30,14 +32,13 @@ class Wanted(NamedTuple):
 def wanted(words: memoryview, now_ns: int) -> Wanted | None:
     """What viewers ask of a ring at `now_ns` (monotonic), by the u64 words of its head; None when nobody watches.
 
-    The highest rate counts, and the tile of whoever names one. A mark that claims to hold for longer than a lease
-    does is none: its writer's clock is not ours.
+    The highest rate counts, and the tile of whoever names one. A mark that claims to hold for much longer than a
+    lease does is none: its writer's clock is not ours.
     """
     rate_mhz = tile = viewers = 0
     seen: int | None = None
     for start in _STARTS:
-        until_ns = words[start + _UNTIL]
-        if not now_ns < until_ns <= now_ns + LEASE_NS:
+        if not _lives(words[start + _UNTIL], now_ns):
             continue
         viewers += 1
         rate_mhz = max(rate_mhz, words[start + _RATE])
@@ -47,6 +48,10 @@ def wanted(words: memoryview, now_ns: int) -> Wanted | None:
     if not viewers or not rate_mhz:
         return None
     return Wanted(min(rate_mhz / 1000, MAX_RATE_HZ), tile, seen or 0, viewers)
+
+
+def _lives(until_ns: int, now_ns: int) -> bool:
+    return now_ns < until_ns <= now_ns + AHEAD_NS
 
 
 class Lease:
@@ -86,6 +91,6 @@ class Lease:
 
     def _free_line(self, now_ns: int) -> int:
         """A line nobody uses; with all in use one that we share, which serves us both as long as either marks it."""
-        free = [start for start in _STARTS if not now_ns < self._words[start + _UNTIL] <= now_ns + LEASE_NS]
+        free = [start for start in _STARTS if not _lives(self._words[start + _UNTIL], now_ns)]
         lines = free or _STARTS
         return lines[self.viewer % len(lines)]

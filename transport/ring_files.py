@@ -7,7 +7,8 @@
 `<graph>` are ten digits of the run directory's hash and `<id>` eight random ones, so a name is at most 30 characters
 and is never used twice, and the names are the registry: whose a ring is, and whether its maker lives, can be said by
 anybody, whatever was killed. Every process of a graph sweeps as it ends, the supervisor also while it runs. Where
-there is no shared memory, or no room in it, the files lie in the run directory.
+there is no shared memory, or no room in it, the files lie in the run directory. A ring's slots lie where its head does
+or in a later directory, never in an earlier one: slots in shared memory whose head is not there are nobody's.
 """
 
 import contextlib
@@ -23,13 +24,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runlane.config.errors import FastLaneError
-from runlane.transport.ring_layout import HEAD_BYTES, HeadHeader, RingInfo, decode_head
+from runlane.transport.ring_layout import CLOSED, HEAD_BYTES, HeadHeader, RingInfo, decode_head
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lies
 MAX_NAME = 30
 METRICS_PREFIX = "fastlane-"
 _NAME = re.compile(r"(rl-[0-9a-f]{10}-[0-9a-f]{8})(\.[0-9]{1,7})?")
-_METRICS = re.compile(METRICS_PREFIX + r".*\.([0-9a-f]{8})\.json")
+_METRICS = re.compile(r"\.?" + METRICS_PREFIX + r".*\.([0-9a-f]{8})\.json")  # with a dot while it is being written
 
 
 class FoundRing(NamedTuple):
@@ -70,41 +71,62 @@ def make_file(path: Path, size: int) -> int:
         os.posix_fallocate(fd, 0, size)
     except BaseException:
         os.close(fd)
-        path.unlink()
+        path.unlink(missing_ok=True)
         raise
     return fd
 
 
 def make_head(run_dir: Path, directories: Sequence[Path]) -> tuple[int, Path]:
-    """Make and lock the file of a new head. Raises `FastLaneError` where there is no room for one."""
+    """Make and lock the file of a new head. Raises `FastLaneError` where there is no room for one, or no locks."""
     problem = "no directory"
     for directory in directories:
         while True:
             path = directory / new_name(run_dir)
             try:
-                fd = make_file(path, HEAD_BYTES)
+                fd = _make_locked(path)
             except FileExistsError:
                 continue
             except OSError as error:
                 problem = f"{path}: {error.strerror or error}"
                 break
-            if _lock(fd, fcntl.LOCK_EX) and is_same_file(fd, path):
+            if fd is not None:
                 return fd, path
-            os.close(fd)  # a sweep took it for a dead one's, in the moment before our lock
-            path.unlink(missing_ok=True)
     raise FastLaneError(f"no ring can be made: {problem}; free some space there")
+
+
+def _make_locked(path: Path) -> int | None:
+    """None when a sweep took it for a dead maker's, or somebody looked, in the moment before our lock."""
+    fd = make_file(path, HEAD_BYTES)
+    is_ours = False
+    try:
+        is_ours = _lock(fd, fcntl.LOCK_EX) and is_same_file(fd, path)
+    finally:
+        if not is_ours:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+    return fd if is_ours else None
 
 
 def open_head(path: Path) -> int:
     """Open a head that a worker of this user has made. Raises `FastLaneError` when it is gone or not ours."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = _open_own(path, os.O_RDWR)
     except OSError as error:
         raise FastLaneError(f"ring {path.name} cannot be opened: {error.strerror or error}") from None
-    found = os.fstat(fd)
-    if found.st_uid != os.getuid() or found.st_size < HEAD_BYTES or not stat.S_ISREG(found.st_mode):
+    size = os.fstat(fd).st_size
+    if size < HEAD_BYTES:
         os.close(fd)
-        raise FastLaneError(f"{path} is no ring of this user")
+        raise FastLaneError(f"{path} is no ring: it has {size} bytes, not {HEAD_BYTES}")
+    return fd
+
+
+def _open_own(path: Path, mode: int) -> int:
+    """Open a plain file of this user. Raises `OSError` for anything else: shared memory is everybody's."""
+    fd = os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(fd)
+    if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise PermissionError(errno.EPERM, "no file of this user")
     return fd
 
 
@@ -112,7 +134,7 @@ def open_slots(head: Path, generation: int, directories: Sequence[Path]) -> int:
     """Open the slots file of a ring. Raises `FastLaneError` when it is gone, as when frames changed their size."""
     for directory in (head.parent, *directories):
         with contextlib.suppress(OSError):
-            return os.open(directory / f"{head.name}.{generation}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return _open_own(directory / f"{head.name}.{generation}", os.O_RDONLY)
     raise FastLaneError(f"ring {head.name} has no slots of generation {generation} any more")
 
 
@@ -148,15 +170,15 @@ def _lock(fd: int, kind: int) -> bool:
 
 
 def find_rings(run_dir: Path) -> list[FoundRing]:
-    """The rings of a graph whose makers live, oldest first. What cannot be read is passed over."""
+    """The rings of a graph whose makers live and have not closed them, oldest first. The unreadable is passed over."""
     found: list[FoundRing] = []
     for path in _heads(ring_directories(run_dir), graph_prefix(run_dir)):
         with contextlib.suppress(FastLaneError, OSError):
             fd = open_head(path)
             try:
-                if is_locked(fd):
-                    header, info = decode_head(os.pread(fd, HEAD_BYTES, 0))
-                    found.append(FoundRing(path, header, info))
+                data = os.pread(fd, HEAD_BYTES, 0)
+                if is_locked(fd) and not memoryview(data).cast("Q")[CLOSED]:
+                    found.append(FoundRing(path, *decode_head(data)))
             finally:
                 os.close(fd)
     return sorted(found, key=lambda ring: (ring.header.created_ns, ring.path.name))
@@ -183,10 +205,11 @@ def sweep_rings(run_dir: Path, prefix: str | None = None) -> list[str]:
     directories = ring_directories(run_dir)
     removed: set[str] = set()
     for path in _heads(directories, prefix):
-        with contextlib.suppress(OSError, FastLaneError):
-            fd = open_head(path)
+        with contextlib.suppress(OSError):
+            fd = _open_own(path, os.O_RDWR)  # a head of any size: its maker may have died while it was making it
             try:
-                if _lock(fd, fcntl.LOCK_EX) and is_same_file(fd, path):
+                # A shared lock, as `is_locked` takes: only a maker holds one that others fail at.
+                if _lock(fd, fcntl.LOCK_SH) and is_same_file(fd, path):
                     remove_ring(path, directories)
                     removed.add(path.name)
             finally:
@@ -197,11 +220,23 @@ def sweep_rings(run_dir: Path, prefix: str | None = None) -> list[str]:
 
 
 def remove_ring(head: Path, directories: Sequence[Path]) -> None:
-    """Remove a ring's files, the head last: a ring without one cannot be told from one whose head lies elsewhere."""
+    """Remove a ring's files, the head last: who is killed meanwhile has left a head, by which a sweep finds the rest.
+
+    What is not ours to remove stays.
+    """
     for directory in {head.parent, *directories}:
-        for path in directory.glob(f"{head.name}.*"):
-            path.unlink(missing_ok=True)
-    head.unlink(missing_ok=True)
+        for path in _entries(directory):
+            if path.name.startswith(f"{head.name}."):
+                _unlink(path)
+    _unlink(head)
+
+
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _sweep_headless(directories: Sequence[Path], prefix: str) -> set[str]:
@@ -212,10 +247,8 @@ def _sweep_headless(directories: Sequence[Path], prefix: str) -> set[str]:
             match = _NAME.fullmatch(path.name)
             if match is None or match[2] is None or not path.name.startswith(prefix):
                 continue
-            if not _has_head(match[1], directories):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    removed.add(match[1])
+            if not _has_head(match[1], directories) and _unlink(path):
+                removed.add(match[1])
     return removed
 
 
@@ -224,7 +257,7 @@ def _sweep_metrics(run_dir: Path, directories: Sequence[Path]) -> None:
     for path in _entries(run_dir):
         match = _METRICS.fullmatch(path.name)
         if match is not None and not _has_head(prefix + match[1], directories):
-            path.unlink(missing_ok=True)
+            _unlink(path)
 
 
 def _has_head(name: str, directories: Sequence[Path]) -> bool:

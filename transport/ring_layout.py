@@ -49,7 +49,8 @@ SLOT of frame n, which is slot n mod `slots`
     The worker stores `number`, then the other fields, then the pixels, then `head` in the head file: before `head`
     says n nobody reads slot n. A reader copies fields and pixels and then looks at `number` again: if it is still n,
     the worker had not begun to write over them. x86 keeps this order of stores and of loads. Other processors need
-    not; there `check` is the Adler-32 of fields and pixels, and a reader believes a copy only if it fits.
+    not; there `check` is the Adler-32 of the slot up to it and of the pixels, and a reader believes a copy only if it
+    fits. The number is part of it, or a slot whose new number is seen first would fit with all that was in it before.
 """
 
 import platform
@@ -235,7 +236,8 @@ def decode_slots(data: Frame, size: int) -> SlotsHeader:
     _, _, generation, slots, slot_bytes, frame_bytes, width, height, channels, is_checked = _SLOTS.unpack_from(data)
     geometry = Geometry(width, height, channels)
     header = slots_header(generation, slots, geometry, is_checked=bool(is_checked))
-    if (slot_bytes, frame_bytes) != (header.slot_bytes, geometry.frame_bytes) or not 0 < header.file_bytes <= size:
+    is_right = slots and (slot_bytes, frame_bytes) == (header.slot_bytes, geometry.frame_bytes)
+    if not is_right or header.file_bytes > size:
         raise FastLaneError(f"the ring's slots file of {size} bytes contradicts itself: {header}")
     return header
 
@@ -250,6 +252,11 @@ def _check(data: Frame, least: int, what: str, expected: bytes) -> None:
         raise FastLaneError(f"the ring's {what} has layout version {version}, this runlane reads {VERSION}: upgrade")
 
 
-def check_of(fields: Frame, pixels: Frame) -> int:
-    """What stands in `check`: Adler-32 over a slot's fields and pixels."""
-    return adler32(pixels, adler32(fields))
+def check_of(first: Frame, pixels: Frame) -> int:
+    """What stands in `check`: Adler-32 over a slot's bytes before it (`CHECK_OFFSET` of them) and its pixels."""
+    return adler32(pixels, adler32(first))
+
+
+def check_of_copy(number: int, hud: Hud, pixels: Frame) -> int:
+    """The same of what a reader has copied, so that it looks at nothing twice."""
+    return check_of(number.to_bytes(FIELDS_OFFSET, sys.byteorder) + FIELDS.pack(*hud), pixels)
