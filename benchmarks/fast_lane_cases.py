@@ -10,6 +10,8 @@ import itertools
 import mmap
 import multiprocessing
 import multiprocessing.queues
+import os
+import secrets
 import tempfile
 import time
 from collections.abc import Generator
@@ -22,6 +24,7 @@ from measuring import Burst
 
 from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.fast_lane_writer import FastLaneConfig, FastLaneWriter
+from runlane.transport.ring_files import make_file, ring_directories
 from runlane.transport.ring_layout import Hud, RingInfo
 
 SLOTS = 4
@@ -34,18 +37,43 @@ def new_frame(height: int, width: int) -> Frame:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def _shared_memory(size: int) -> tuple[mmap.mmap, mmap.mmap]:
+    """Memory of the kind a ring has: a file in shared memory with all its blocks, here without a name.
+
+    Mapped twice, since who reads has a mapping of its own.
+    """
+    path = ring_directories(Path("/nowhere"))[0] / f"bench-{secrets.token_hex(4)}"
+    fd = make_file(path, size)
+    path.unlink()
+    try:
+        return mmap.mmap(fd, size), mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+    finally:
+        os.close(fd)
+
+
+def warm(burst: Burst) -> Burst:
+    """The same after each slot was touched once: what stood between must not make this one's memory cold."""
+
+    def after_a_round(count: int) -> float:
+        burst(SLOTS)
+        return burst(count)
+
+    return after_a_round
+
+
 class Rig:
     """One size of frames: a ring, and as much plain memory as it has, both written to before anything is measured."""
 
     def __init__(self, frame: Frame, directory: Path, *, is_checked: bool = False) -> None:
         """`directory` takes the place of the run directory."""
         self.frame = frame
-        self._memory = mmap.mmap(-1, SLOTS * frame.nbytes)
+        self._memory, seen = _shared_memory(SLOTS * frame.nbytes)
         places = range(0, SLOTS * frame.nbytes, frame.nbytes)
         self.arrays = [
             np.frombuffer(self._memory, np.uint8, frame.nbytes, place).reshape(frame.shape) for place in places
         ]
-        self._shared = mmap.mmap(-1, SLOTS * frame.nbytes)
+        self.seen = [np.frombuffer(seen, np.uint8, frame.nbytes, place).reshape(frame.shape) for place in places]
+        self._shared, _ = _shared_memory(SLOTS * frame.nbytes)
         self._slices = [slice(place, place + frame.nbytes) for place in places]
         config = FastLaneConfig(SLOTS, is_checked=is_checked)
         self.writer = FastLaneWriter(directory, RingInfo(run="bench", worker="bench"), config)
@@ -101,11 +129,11 @@ class Rig:
     # ---- reading: each after a frame was written, which is not timed
 
     def copy_out(self, count: int) -> float:
-        """NumPy's copy of what was just written."""
+        """NumPy's copy of what was just written, out of a second mapping of it."""
         copy, frame, target, clock = np.copyto, self.frame, self.target, time.perf_counter
         passed_s = 0.0
-        for _, source in zip(range(count), itertools.cycle(self.arrays)):
-            copy(source, frame)
+        for _, place, source in zip(range(count), itertools.cycle(self.arrays), itertools.cycle(self.seen)):
+            copy(place, frame)
             started_s = clock()
             copy(target, source)
             passed_s += clock() - started_s
@@ -141,7 +169,10 @@ def ring(frame: Frame, *, is_checked: bool = False) -> Generator[Rig]:
 
 @contextlib.contextmanager
 def iceoryx(frame: Frame) -> Generator[tuple[Burst, Burst] | None]:
-    """iceoryx2 with safe overflow and one subscriber: publishing and reading; None when it is not installed."""
+    """iceoryx2 with safe overflow and a subscriber that keeps as many frames as the ring: publishing and reading.
+
+    None when it is not installed.
+    """
     try:
         library: Any = importlib.import_module("iceoryx2")
     except ImportError:
@@ -151,7 +182,7 @@ def iceoryx(frame: Frame) -> Generator[tuple[Burst, Burst] | None]:
     node = library.NodeBuilder.new().create(library.ServiceType.Ipc)
     builder = node.service_builder(library.ServiceName.new(f"runlane/bench/{frame.nbytes}/{time.time_ns()}"))
     slices = builder.publish_subscribe(library.Slice[ctypes.c_uint8]).enable_safe_overflow(True)
-    service = slices.subscriber_max_buffer_size(1).history_size(0).open_or_create()
+    service = slices.subscriber_max_buffer_size(SLOTS).history_size(0).open_or_create()
     publisher = service.publisher_builder().initial_max_slice_len(frame.nbytes).create()
     subscriber = service.subscriber_builder().create()
     source, size = frame.ctypes.data, frame.nbytes
@@ -175,6 +206,8 @@ def iceoryx(frame: Frame) -> Generator[tuple[Burst, Burst] | None]:
 
     def read(count: int) -> float:
         passed_s = 0.0
+        while subscriber.has_samples():
+            take()
         for _ in range(count):
             send()
             started_s = time.perf_counter()
