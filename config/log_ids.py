@@ -91,6 +91,10 @@ FASTLANE_WRITER_PUBLISH = _info(
 FASTLANE_WRITER_ERROR = _warning(
     "FASTLANE_WRITER_ERROR", "frames cannot be shown; `error` says why. Training and recording go on"
 )
+FASTLANE_SHORT_OF_MEMORY = _warning(
+    "FASTLANE_SHORT_OF_MEMORY",
+    "shared memory has no room for a whole ring: it has fewer `slots`, or lies in the run directory; `tried` says why",
+)
 FASTLANE_QUEUE_DEPTH = _warning(
     "FASTLANE_QUEUE_DEPTH", "the slowest viewer is `depth` frames behind, more than a second of them"
 )

@@ -54,6 +54,8 @@ class EpisodeWriter(StreamWriter):
         `frame` is an array (height, width[, channels]), or better a function that returns one, as `env.render`: it
         is called only when a viewer wants a frame now. To be called after `step()`, in the environment's thread.
         """
+        if self._is_closed or self._is_forked:  # a child that records nothing shows nothing
+            return
         self.lane.offer(frame, reward=reward, env_index=env_index)
 
     @property

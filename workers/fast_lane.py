@@ -5,10 +5,12 @@ is rendered when it is due, in the environment's own thread and before anything 
 and whatever goes wrong is counted, told once, and no matter of the training's.
 """
 
+import atexit
 import contextlib
 import json
 import os
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +36,7 @@ RETRY_NS = 5_000_000_000
 NEVER_NS = (1 << 63) - 1
 
 Render = Callable[[], Any]
+_LANES: "weakref.WeakSet[FastLane]" = weakref.WeakSet()
 
 
 class Shown(Protocol):
@@ -99,6 +102,7 @@ class FastLane:
         self._rate_hz = 0.0
         self._rate_since_ns = self._rate_steps = 0
         self._metrics_ns = self._told_ns = self._told_frames = 0
+        _LANES.add(self)
 
     # ---- due ----
 
@@ -133,6 +137,7 @@ class FastLane:
         except (FastLaneError, OSError) as error:
             self._fail("open", error, now_ns)
             return None
+        atexit.register(self.close)  # a ring outlives nobody; one of a killed worker is swept by others
         self._metrics_file = metrics_path(self._run_dir, info.run, self._writer.path.name)
         self._rate_since_ns, self._rate_steps = now_ns, self._session.env_steps
         log_event(log_ids.FASTLANE_OPENED, ring=self._writer.path.name, run=info.run, worker=info.worker)
@@ -186,6 +191,9 @@ class FastLane:
             if frame.__class__ is not np.ndarray or frame.dtype != np.uint8 or not frame.flags.c_contiguous:
                 frame = np.ascontiguousarray(as_pixels(frame))
             writer.publish(frame, hud)
+            if writer.notes:
+                log_event(log_ids.FASTLANE_SHORT_OF_MEMORY, slots=writer.metrics().slots, tried="; ".join(writer.notes))
+                writer.notes.clear()
         except Exception as error:  # the environment's own renderer may raise anything
             self._fail("frame", error, self._due_ns)
             return
@@ -269,6 +277,7 @@ class FastLane:
         if writer is None:
             return
         writer.close()
+        atexit.unregister(self.close)
         if self._metrics_file is not None:
             with contextlib.suppress(OSError):
                 self._metrics_file.unlink(missing_ok=True)
@@ -279,7 +288,16 @@ class FastLane:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.forget()
+            atexit.unregister(self.close)
         if self.next_ns != NEVER_NS:
             self.next_ns = 0
         self._wanted = None
         self.frames = self.errors = self.skipped = self._render_ns = 0
+
+
+def _after_fork_in_child() -> None:
+    for lane in list(_LANES):
+        lane.mark_forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -304,9 +304,9 @@ class WorkerSession(EpisodeWriter):
         lost. A run that was "stopped" waits only for a part of `supervisor.worker_grace_s`: somebody wants us gone.
         Called at interpreter exit when the script does not. Calling it again does nothing.
         """
+        self.lane.close()
         if self._is_closed or self._is_forked:
             return True
-        self.lane.close()
         wait_s = self._settings.session.close_s
         if state == "stopped":
             wait_s = min(wait_s, STOPPED_SHARE * self._settings.supervisor.worker_grace_s)
@@ -418,7 +418,6 @@ class WorkerSession(EpisodeWriter):
 
 def _after_fork_in_child() -> None:
     for session in list(_SESSIONS):
-        session.lane.mark_forked()
         session._mark_forked()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  the class's own hook
 
 

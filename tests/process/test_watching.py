@@ -200,8 +200,9 @@ def test_rendering_ends_within_a_second_of_its_viewers_death(graph: GraphUnderTe
 
 def test_a_grid_shows_the_first_environments_and_a_viewer_promotes_one(graph: GraphUnderTest) -> None:
     """FASTLANE_VIDEO_MODE=grid: four tiles in one frame; a tile asked for comes alone, in mid-run."""
-    environment = {"FASTLANE_VIDEO_MODE": "grid", "FASTLANE_GRID_LIMIT": "4"}
-    with working(graph, count=6, environment=environment):
+    environment = {"FASTLANE_VIDEO_MODE": "grid", "FASTLANE_GRID_LIMIT": "4", "FASTLANE": "1"}
+    log = graph.directory / "errors.log"
+    with working(graph, count=6, environment=environment, log=log):
         follower = follow(graph)
         hud, frame = next_frame(follower)
         assert hud.tile == 4
@@ -215,6 +216,7 @@ def test_a_grid_shows_the_first_environments_and_a_viewer_promotes_one(graph: Gr
         )
         assert (hud.env_index, frame.shape, frame.reshape(-1)[4]) == (5, (48, 64, 3), 5)
         follower.close()
+    assert "FASTLANE_WATCHED [FASTLANE] viewers=1" in log.read_text()
 
 
 def test_a_killed_workers_ring_is_removed_and_never_seen_as_live(graph: GraphUnderTest) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from runlane.config.settings import FastLaneSettings
+from runlane.transport import fast_lane_writer
 from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.lease import LEASE_NS
 from runlane.transport.ring_files import find_rings
@@ -350,7 +351,6 @@ def test_a_forked_child_shows_itself_in_a_ring_of_its_own(rig: LaneRig) -> None:
     pid = os.fork()
     if not pid:
         try:
-            rig.lane.mark_forked()
             rig.step()
             is_right = len(find_rings(rig.run_dir)) == 2
             rig.lane.close()
@@ -359,3 +359,24 @@ def test_a_forked_child_shows_itself_in_a_ring_of_its_own(rig: LaneRig) -> None:
             os._exit(2)
     assert os.waitpid(pid, 0)[1] == 0
     assert find_rings(rig.run_dir) == before
+
+
+def test_a_ring_that_had_to_be_smaller_is_told(
+    rig: LaneRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each size of frames, with what was tried; frames are shown all the same."""
+    make = fast_lane_writer.make_file
+
+    def refuse_four(path: Path, size: int) -> int:
+        if size > 4_096 + 2 * 256:
+            raise OSError(28, "No space left on device")
+        return make(path, size)
+
+    monkeypatch.setattr(fast_lane_writer, "make_file", refuse_four)
+    reader = rig.attach()
+    with caplog.at_level(logging.INFO, "runlane"):
+        rig.steps(50, 10_000_000, 30.0)
+    [told] = [record.message for record in caplog.records if "FASTLANE_SHORT_OF_MEMORY" in record.message]
+    assert "slots=2" in told
+    assert "no room for 4 slots" in told
+    assert reader.read() is not None
