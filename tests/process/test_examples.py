@@ -29,11 +29,11 @@ ODD_WORKER = """
 import math, time
 from runlane.workers import attach
 lane = attach(worker=None)
-for number in range(8_000):
+for number in range(4_000):
     lane.step(0, 1.0)
     time.sleep(0.001)
 lane.step(0, math.nan)
-for number in range(400):
+for number in range(250):
     lane.step(0, 1.0)
     time.sleep(0.01)
 time.sleep(600)

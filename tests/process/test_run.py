@@ -9,7 +9,8 @@ import psutil
 import pytest
 from process.graph_under_test import GraphUnderTest, wait_until
 
-from runlane.actors.store_reader import list_runs
+from runlane.actors.store_reader import list_runs, query
+from runlane.config.errors import StoreError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -45,6 +46,13 @@ class Runner:
 
     def step(self, steps: int) -> tuple[str, ...]:
         return sys.executable, str(self.script), str(steps)
+
+    def has_worker(self) -> bool:
+        """Whether a worker's stream has come to the database."""
+        try:
+            return self.database.exists() and bool(query(self.database, "SELECT 1 FROM streams LIMIT 1")[1])
+        except StoreError:  # it is being made
+            return False
 
     def is_gone(self) -> bool:
         """Whether no process of this directory is left."""
@@ -113,7 +121,7 @@ def test_a_command_that_cannot_start_leaves_nothing(runner: Runner, kind: str) -
 def test_a_launcher_that_is_killed_leaves_nothing(runner: Runner) -> None:
     """`kill -9` of `runlane run`: its command ends by itself, and the graph after it."""
     process = runner.start(*runner.step(200))
-    wait_until(runner.database.exists, "the graph is starting")
+    wait_until(runner.has_worker, "its command records")  # before that the graph would wait 20 s for one
     process.kill()
     process.communicate()
     wait_until(runner.is_gone, "the graph is gone", 60)

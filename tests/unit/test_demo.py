@@ -155,7 +155,7 @@ def test_without_gymnasium_it_names_the_command(settings: Settings, monkeypatch:
         return None
 
     monkeypatch.setattr(importlib.util, "find_spec", nothing)
-    with pytest.raises(GraphError, match=r'pip install "runlane\[gymnasium\]"'):
+    with pytest.raises(GraphError, match=r'pip install "runlane\[demo\]"'):
         check_settings(_with_workers(settings, "cartpole"))
 
 
