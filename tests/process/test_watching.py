@@ -226,7 +226,12 @@ def test_a_killed_workers_ring_is_removed_and_never_seen_as_live(graph: GraphUnd
         next_frame(follower)
         run_dir = run_dir_of(graph.settings)
         [figures] = wait_until(lambda: list(run_dir.glob("fastlane-*.json")), "its figures are written")
-        assert json.loads(figures.read_text())["frames"] > 0
+
+        def is_counting() -> bool:
+            follower.poll(time.monotonic_ns())
+            return bool(json.loads(figures.read_text())["frames"])
+
+        wait_until(is_counting, "its figures count frames")
         worker.process.kill()
         worker.process.wait()
         assert find_rings(run_dir) == []
