@@ -70,11 +70,22 @@ class NoFastLane:
         """Never."""
         return False
 
-    def show(self, render: Render, *, reward: float = 0.0, env_index: int = 0, tiles: int = 0) -> None:
+    def show(
+        self,
+        render: Render,
+        reward: Any = 0.0,
+        env_index: int = 0,
+        *,
+        tiles: int = 0,
+        standing: Standing | None = None,
+    ) -> None:
         """Render nothing."""
 
     def offer(self, frame: Any, *, reward: float, env_index: int) -> None:
         """Take nothing."""
+
+    def postpone(self) -> None:
+        """Nothing was due."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -107,7 +118,17 @@ class FastLane:
     # ---- due ----
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether somebody wants a frame now. To be asked when `now_ns` has reached `next_ns`; sets the next one."""
+        """Whether somebody wants a frame now. To be asked when `now_ns` has reached `next_ns`; sets the next one.
+
+        Never raises: it is called inside a stranger's `env.step()`.
+        """
+        try:
+            return self._look(now_ns)
+        except Exception as error:
+            self._fail("look", error, now_ns)
+            return False
+
+    def _look(self, now_ns: int) -> bool:
         writer = self._writer or self._open(now_ns)
         if writer is None:
             return False
@@ -159,11 +180,20 @@ class FastLane:
         if now_ns >= self.next_ns and self.is_due(now_ns):
             self.show(frame if callable(frame) else lambda: frame, reward=reward, env_index=env_index)
 
-    def show(self, render: Render, *, reward: float = 0.0, env_index: int = 0, tiles: int = 0) -> None:
+    def show(
+        self,
+        render: Render,
+        reward: Any = 0.0,
+        env_index: int = 0,
+        *,
+        tiles: int = 0,
+        standing: Standing | None = None,
+    ) -> None:
         """Render a frame and publish it with the HUD of `env_index`. Only when `is_due` has just said so.
 
         `render` returns an array (height, width[, channels]) or None, when there is nothing to show. `tiles` is how
-        many environments the frame shows, 0 for one. Never raises.
+        many environments the frame shows, 0 for one; `standing` is as of the newest step where it is not given.
+        Never raises.
         """
         writer = self._writer
         if writer is None:
@@ -175,7 +205,7 @@ class FastLane:
                 self.skipped += 1
                 return
             now_ns = time.monotonic_ns()
-            standing = self._session.standing(env_index)
+            standing = standing or self._session.standing(env_index)
             hud = (
                 standing.step_seq,
                 time.time_ns(),
@@ -183,7 +213,7 @@ class FastLane:
                 standing.place,
                 env_index,
                 tiles,
-                reward,
+                float(reward),
                 standing.episode_return,
                 self._session.rolling_return(),
                 self._rate_hz,
@@ -199,6 +229,11 @@ class FastLane:
             return
         self.frames += 1
         self._render_ns += now_ns - started_ns
+
+    def postpone(self) -> None:
+        """What was due can not be shown after this step; it is due at the next one."""
+        if self.next_ns != NEVER_NS:
+            self.next_ns = 0
 
     def _fail(self, where: str, error: Exception, now_ns: int) -> None:
         """Tell the first time, and try again in a while."""

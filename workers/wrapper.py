@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from runlane.workers.attach import Session, attach
 from runlane.workers.env_frames import VectorFrames, frames_of
+from runlane.workers.shown_step import Standing
 
 _monotonic_ns = time.monotonic_ns
 
@@ -84,7 +85,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.session.step(action, reward, terminated, truncated)  # type: ignore[arg-type]
         lane = self._lane
         if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
-            lane.show(self._render, reward=float(reward))
+            lane.show(self._render, reward)
         return result
 
     def close(self) -> None:
@@ -106,6 +107,7 @@ class RecordedVectorEnv(VectorWrapper):
         self._per_env_rows = per_env_rows
         self._observations: Any = None
         self._resets_next = autoreset_mode(env) is AutoresetMode.NEXT_STEP
+        self._resets_same = autoreset_mode(env) is AutoresetMode.SAME_STEP
         self._has_ended = np.zeros(env.num_envs, bool)
         self._lane = session.lane
         self._frames = VectorFrames(env, session.fast_lane_settings)
@@ -131,24 +133,31 @@ class RecordedVectorEnv(VectorWrapper):
         result = self.env.step(actions)
         observations, rewards, terminated, truncated, _ = result
         is_reset = self._has_ended.copy() if self._resets_next else None
-        self._record(actions, rewards, terminated, truncated, is_reset)
+        lane, shown = self._lane, None
+        if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
+            shown = self._frames.choose(lane.wants_tile)
+        index = -1 if shown is None else shown.env_index
+        standing = self._record(actions, rewards, terminated, truncated, is_reset, index)
         self._has_ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         # A vector environment may write its next observations into the same array.
         self._observations = _copy(observations) if self._with_observations else None
-        lane = self._lane
-        if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
-            shown = self._frames.choose(lane.wants_tile)
-            lane.show(
-                shown.render, reward=float(rewards[shown.env_index]), env_index=shown.env_index, tiles=shown.tiles
-            )
+        if shown is not None:
+            if self._resets_same and self._has_ended[index]:
+                lane.postpone()  # what it would draw is the next episode's first state, which is no step's
+            else:
+                lane.show(shown.render, rewards[index], index, tiles=shown.tiles, standing=standing)
         return result
 
-    def _record(self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any) -> None:
+    def _record(
+        self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any, shown: int
+    ) -> Standing | None:
+        """Record a step of all; returns where the environment `shown` stands, whose row may not be the last one."""
+        standing: Standing | None = None
         if not self._per_env_rows:
             self.session.step_vector(
                 actions, rewards, terminated, truncated, observations=self._observations, is_reset=is_reset
             )
-            return
+            return None
         for index in range(self.num_envs):
             self.session.step(
                 actions[index],
@@ -159,6 +168,9 @@ class RecordedVectorEnv(VectorWrapper):
                 env_index=index,
                 is_reset=is_reset is not None and bool(is_reset[index]),
             )
+            if index == shown:
+                standing = self.session.standing(index)
+        return standing
 
     def close(self, **options: Any) -> None:
         """Close the environment, then the session if `wrap` opened it."""

@@ -380,3 +380,31 @@ def test_a_ring_that_had_to_be_smaller_is_told(
     assert "slots=2" in told
     assert "no room for 4 slots" in told
     assert reader.read() is not None
+
+
+def test_a_look_that_fails_disturbs_nobody(
+    rig: LaneRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one at a ring that another thread has closed: told, and tried again in a while."""
+    rig.attach()
+
+    def refuse() -> Any:
+        raise RuntimeError("somebody else's bug")
+
+    monkeypatch.setattr(rig.session, "ring_info", refuse)
+    rig.lane.close()
+    lane = rig.new_lane()
+    with caplog.at_level(logging.INFO, "runlane"):
+        assert not lane.is_due(rig.now_ns)
+    assert lane.next_ns == rig.now_ns + RETRY_NS
+    assert "somebody else's bug" in caplog.text
+
+
+def test_a_reward_that_is_no_number_is_no_matter_of_the_trainings(rig: LaneRig) -> None:
+    """The frame is not shown."""
+    reader = rig.attach()
+    reader.watch(rig.now_ns, 30.0)
+    rig.now_ns = rig.lane.next_ns
+    assert rig.lane.is_due(rig.now_ns)
+    rig.lane.show(rig.render, reward=np.zeros(3))
+    assert (rig.lane.errors, reader.has_news) == (1, False)

@@ -1,5 +1,6 @@
 """wrap(): what is recorded is what the script itself counts, in every autoreset mode, and nothing else changes."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -9,7 +10,11 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from unit.workers.session_rig import SessionRig
 
+from runlane.transport.endpoint import run_dir_of
+from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.records import IS_RESET, EpisodeRecord
+from runlane.transport.ring_files import find_rings
+from runlane.transport.ring_layout import Hud
 from runlane.workers import DetachedSession, wrap
 from runlane.workers.wrapper import autoreset_mode
 
@@ -307,3 +312,69 @@ def test_only_an_environment_can_be_wrapped(thing: object) -> None:
     """TypeError at once, with the type that was given: a script's mistake, not a telemetry fault."""
     with pytest.raises(TypeError, match=type(thing).__name__):
         wrap(thing)
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------
+
+
+class _Drawn(gymnasium.Env[Any, Any]):
+    """Episodes of three steps. A picture's bytes are the step it shows, 0 after a reset."""
+
+    observation_space = action_space = gymnasium.spaces.Discrete(2)
+    render_mode = "rgb_array"
+
+    def __init__(self) -> None:
+        self.in_episode = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self.in_episode = 0
+        return 0, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # noqa: ARG002
+        self.in_episode += 1
+        return 0, 1.0, self.in_episode == 3, False, {}
+
+    def render(self) -> Any:
+        return np.full((1, 2), self.in_episode, np.uint8)
+
+
+@pytest.mark.parametrize("mode", [None, *MODES], ids=str)
+@pytest.mark.parametrize("per_env_rows", [False, True])
+def test_a_picture_shows_the_step_its_hud_names(
+    rig: SessionRig, mode: AutoresetMode | None, per_env_rows: bool
+) -> None:
+    """Scalar and vector, in every autoreset mode: each is of a stored row with this place and this reward."""
+    session = rig.session()
+    if mode is None:
+        env = wrap(_Drawn(), session=session)
+    else:
+        vector = SyncVectorEnv([_Drawn, _Drawn], autoreset_mode=mode)
+        env = wrap(vector, session=session, per_env_rows=per_env_rows)
+    env.reset()
+    reader: FastLaneReader | None = None
+    seen: list[tuple[Hud, int]] = []
+    for _ in range(40):
+        session.lane.next_ns = 0
+        *_, terminated, truncated, _ = env.step(0 if mode is None else np.zeros(2, int))
+        if reader is None:
+            reader = FastLaneReader(find_rings(run_dir_of(rig.settings))[0].path)
+        reader.lease.ask_anew()
+        reader.watch(time.monotonic_ns(), 1_000.0)
+        found = reader.read()
+        if found is not None:
+            seen.append((found[0], found[1][0]))
+        if mode in (None, AutoresetMode.DISABLED) and np.any(terminated | truncated):
+            env.reset(options=None if mode is None else {"reset_mask": terminated | truncated})
+    assert reader is not None
+    reader.close()
+    session.close()
+    assert len(seen) > 20
+    assert any(hud.step == 3 for hud, _ in seen) or mode is AutoresetMode.SAME_STEP
+    rows = {row["seq"]: row for row in rig.steps()}
+    for hud, drawn in seen:
+        assert drawn == hud.step
+        assert hud.episode_return == hud.step
+        row = rows[hud.step_seq]
+        places = [(np.ravel(row[name])[hud.env_index if np.ndim(row[name]) else 0]) for name in ("episode", "step")]
+        assert places == [hud.episode, hud.step]
