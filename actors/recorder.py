@@ -182,20 +182,20 @@ class _Lane:
         # Without a stream nothing is recorded: the ring's name is as unique, and no result will come.
         self.folder = stream if _STREAM.fullmatch(stream) else reader.path.name
         self.video: VideoFile | None = None
-        self.hud = Hud()
+        self.is_parting = False
         self.due_s = self.retry_s = self.shown_s = 0.0
         self.pixels: Pixels = np.empty(0, np.uint8)
 
     def take(self) -> tuple[Hud, Geometry] | None:
         """Copy the newest frame into `pixels`; None when there is none that was not read yet."""
         reader = self.reader
-        if not reader.has_news or (geometry := reader.geometry) is None:
-            return None
-        if self.pixels.shape != geometry.shape:
-            self.pixels = np.empty(geometry.shape, np.uint8)
         try:
+            if not reader.has_news or (geometry := reader.geometry) is None:
+                return None
+            if self.pixels.shape != geometry.shape:
+                self.pixels = np.empty(geometry.shape, np.uint8)
             hud = reader.read_into(self.pixels)
-        except FastLaneError:  # frames have changed their size since
+        except (FastLaneError, OSError):  # frames have changed their size since, or this ring is damaged
             return None
         return None if hud is None or reader.geometry != geometry else (hud, geometry)
 
@@ -302,15 +302,18 @@ class RecorderActor:
         """Attach to new rings, let go of those whose worker is gone."""
         self._next_look_s = now_s + LOOK_S
         for path, lane in list(self._lanes.items()):
-            if not lane.reader.is_writer_alive and not lane.reader.has_news:
+            if lane.reader.is_writer_alive:
+                continue
+            if not lane.reader.has_news or lane.is_parting:
                 self._finish(lane)
                 log_event(log_ids.FASTLANE_DISCONNECTED, viewer=self.name, ring=path.name)
                 self._lapped += lane.reader.lapped
                 lane.reader.close()
                 del self._lanes[path]
+            lane.is_parting = True  # its last frame gets until the next look; it may be one that nobody can read
         for ring in find_rings(self._run_dir):
             if ring.path not in self._lanes:
-                with contextlib.suppress(FastLaneError):  # gone in this very moment
+                with contextlib.suppress(FastLaneError, OSError):  # gone in this very moment
                     self._lanes[ring.path] = _Lane(FastLaneReader(ring.path, ring_directories(self._run_dir)))
                     self._next_turn_s = 0.0
                     info = ring.info

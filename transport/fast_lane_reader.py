@@ -166,7 +166,10 @@ class FastLaneReader:
                     return hud
         if head[GENERATION] != self._generation and not self._follow():
             return None
-        return self._copy(newest, self._pixels if buffer is self._buffer else self._target(buffer))
+        found = self._copy(newest, self._pixels if buffer is self._buffer else self._target(buffer))
+        if found is None and not self._last:
+            self._drop_target()  # the first frame read is one that `_copy` has read: `lapped` counts from it
+        return found
 
     def read(self) -> tuple[Hud, bytearray] | None:
         """The newest frame in bytes of its own; None when there is nothing newer than the last."""

@@ -28,6 +28,7 @@ class LaneFollower:
         self, run_dir: Path, run: str = "", worker: str = "", *, rate_hz: float = 30.0, viewer: str = "viewer"
     ) -> None:
         """`run` is an id, the beginning of one or a name, `worker` a name; empty means whichever is there.
+        Of several rings the newest is followed.
 
         `rate_hz` 0 only looks at what others have rendered: it takes no lease. `viewer` is our name in the log.
         """
@@ -97,7 +98,7 @@ class LaneFollower:
                 return
             log_event(log_ids.FASTLANE_DISCONNECTED, viewer=self._viewer, ring=self.reader.path.name)
             self.close()
-        ring = next((ring for ring in find_rings(self._run_dir) if self._is_ours(ring.info)), None)
+        ring = next((ring for ring in reversed(find_rings(self._run_dir)) if self._is_ours(ring.info)), None)
         if ring is None:
             return
         try:

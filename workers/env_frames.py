@@ -10,7 +10,7 @@ from runlane.config.errors import FastLaneError
 from runlane.config.settings import FastLaneSettings
 from runlane.workers.tiling import tile
 
-RENDERED = ("rgb_array", "rgb_array_list", "depth_array")
+RENDERED = ("rgb_array", "rgb_array_list", "depth_array", "depth_array_list")
 
 
 class ShownEnvs(NamedTuple):
@@ -31,10 +31,11 @@ def frames_of(env: Any) -> Callable[[], Any]:
                 f"the environment renders no pixels (render_mode={mode!r}); "
                 'make it with gymnasium.make(..., render_mode="rgb_array")'
             )
-        frame: Any = env.render()
-        if isinstance(frame, list | tuple):  # "rgb_array_list": all since it was asked last
-            return cast("Sequence[Any]", frame)[-1] if frame else None
-        return frame
+        # "rgb_array_list" hands out what it has collected, and begins anew: that is the script's to ask for.
+        target = env.unwrapped if mode.endswith("_list") else env
+        if getattr(target, "render_mode", None) not in RENDERED:
+            raise FastLaneError(f"render_mode={mode!r} of this environment cannot be watched; make it with rgb_array")
+        return target.render()
 
     return render
 

@@ -18,7 +18,7 @@ from runlane.workers.episode_tracker import EpisodeTracker, VectorTracker
 from runlane.workers.fast_lane import FastLane, NoFastLane
 from runlane.workers.journal_writer import JournalFullError
 from runlane.workers.shown_step import ShownStep, Standing
-from runlane.workers.stream_writer import NoRoomError, StreamWriter
+from runlane.workers.stream_writer import NoRoomError, StreamWriter, holds_turns
 
 _time_ns = time.time_ns
 
@@ -54,9 +54,13 @@ class EpisodeWriter(StreamWriter):
         `frame` is an array (height, width[, channels]), or better a function that returns one, as `env.render`: it
         is called only when a viewer wants a frame now. To be called after `step()`, in the environment's thread.
         """
-        if self._is_closed or self._is_forked:  # a child that records nothing shows nothing
-            return
-        self.lane.offer(frame, reward=reward, env_index=env_index)
+        if self.can_show:
+            self.lane.offer(frame, reward=reward, env_index=env_index)
+
+    @property
+    def can_show(self) -> bool:
+        """Whether there is something of ours to show: a forked child that records nothing shows nothing."""
+        return not (self._is_closed or self._is_forked)
 
     @property
     def env_steps(self) -> int:
@@ -65,11 +69,22 @@ class EpisodeWriter(StreamWriter):
         return journal.seq - journal.other_records - self._reset_rows + self._vector_steps
 
     def standing(self, env_index: int) -> Standing:
-        """Where an environment stands after the newest step."""
-        step_seq = self._shown.step_seq(self._journal.seq)
+        """Where an environment stands after the newest step. Waits for its turn: a record may be half noted."""
+        while self._busy:
+            if self._wait_turn(""):
+                return Standing(0, 0, 0.0)
+        self._busy = True
+        try:
+            return self._standing(env_index)
+        finally:
+            self._busy = False
+
+    def _standing(self, env_index: int) -> Standing:
         vector = self._vector
         if vector is not None and env_index < vector.env_count:
+            step_seq = self._shown.step_seq(self._journal.seq)
             return self._shown.standing(env_index, step_seq, *vector.running(env_index))
+        step_seq = self._shown.row_seq(env_index, self._journal.seq)
         tracker = self._track(env_index)
         return self._shown.standing(env_index, step_seq, tracker.place, tracker.episode_return)
 
@@ -136,10 +151,19 @@ class EpisodeWriter(StreamWriter):
     def _append(self, kind: str, make: Callable[[int], Record]) -> None:
         """As `StreamWriter`, and note which step it stands behind."""
         step_seq = self._shown.step_seq(self._journal.seq)
-        super()._append(kind, make)
-        self._shown.note_behind(self._journal.seq, step_seq)
+        try:
+            super()._append(kind, make)
+        finally:  # also when drops were told, and then there was no room
+            self._shown.note_behind(self._journal.seq, step_seq)
+
+    def _note_no_step(self) -> None:
+        """A step was made and has no row: no frame may pass for one of the row before."""
+        self._shown.note_behind(self._journal.seq, 0)
 
     def _drop(self, kind: str, full: JournalFullError) -> None:
         super()._drop(kind, full)
-        if kind == "step":  # no frame may pass for one of a row that is not there
-            self._shown.note_behind(self._journal.seq, 0)
+        if kind == "step":
+            self._note_no_step()
+
+
+holds_turns(__file__)

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import json
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from runlane.config.settings import FastLaneSettings
 from runlane.transport.fast_lane_writer import FastLaneConfig, FastLaneWriter
 from runlane.transport.lease import Wanted
 from runlane.transport.log import log_event
-from runlane.transport.ring_files import metrics_path
+from runlane.transport.ring_files import metrics_path, sweep_rings
 from runlane.transport.ring_layout import RingInfo
 from runlane.workers.shown_step import Standing
 from runlane.workers.tiling import as_pixels
@@ -45,6 +46,11 @@ class Shown(Protocol):
     @property
     def env_steps(self) -> int:
         """Environment steps made so far."""
+        ...
+
+    @property
+    def can_show(self) -> bool:
+        """Whether it is a stream of its own: not closed, and no forked child that has recorded nothing yet."""
         ...
 
     def ring_info(self) -> RingInfo:
@@ -77,7 +83,6 @@ class NoFastLane:
         env_index: int = 0,
         *,
         tiles: int = 0,
-        standing: Standing | None = None,
     ) -> None:
         """Render nothing."""
 
@@ -110,9 +115,13 @@ class FastLane:
         self._metrics_file: Path | None = None
         self._wanted: Wanted | None = None
         self._render_ns = self._due_ns = 0
+        self._is_closed = False
         self._rate_hz = 0.0
         self._rate_since_ns = self._rate_steps = 0
+        self._watched_steps = self._watched_since = 0  # steps made under a lease, and the count when it began
+        self._fps = 0.0
         self._metrics_ns = self._told_ns = self._told_frames = 0
+        self._fps_since_ns = self._fps_frames = 0
         _LANES.add(self)
 
     # ---- due ----
@@ -152,20 +161,34 @@ class FastLane:
         return True
 
     def _open(self, now_ns: int) -> FastLaneWriter | None:
+        if self._is_closed or not self._session.can_show:
+            self.next_ns = NEVER_NS if self._is_closed else 0
+            return None
         try:
+            if self._settings.only:  # there may be no graph whose processes sweep
+                sweep_rings(self._run_dir)
             info = self._session.ring_info()
             self._writer = FastLaneWriter(self._run_dir, info, FastLaneConfig(self._settings.slots))
         except (FastLaneError, OSError) as error:
             self._fail("open", error, now_ns)
             return None
         atexit.register(self.close)  # a ring outlives nobody; one of a killed worker is swept by others
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:  # multiprocessing ends children without `atexit`
+            util.Finalize(self, self.close, exitpriority=100)
         self._metrics_file = metrics_path(self._run_dir, info.run, self._writer.path.name)
         self._rate_since_ns, self._rate_steps = now_ns, self._session.env_steps
+        self._write_metrics(now_ns)
         log_event(log_ids.FASTLANE_OPENED, ring=self._writer.path.name, run=info.run, worker=info.worker)
         return self._writer
 
     def _tell_watching(self, wanted: Wanted | None, now_ns: int) -> None:
         self._told_ns, self._told_frames = now_ns, self.frames
+        self._fps_since_ns, self._fps_frames, self._fps = now_ns, self.frames, 0.0
+        steps = self._session.env_steps
+        if wanted is None:
+            self._watched_steps += steps - self._watched_since
+        self._watched_since = steps
         if wanted is None:
             log_event(log_ids.FASTLANE_UNWATCHED, frames=self.frames)
             self._write_metrics(now_ns)
@@ -187,13 +210,11 @@ class FastLane:
         env_index: int = 0,
         *,
         tiles: int = 0,
-        standing: Standing | None = None,
     ) -> None:
         """Render a frame and publish it with the HUD of `env_index`. Only when `is_due` has just said so.
 
         `render` returns an array (height, width[, channels]) or None, when there is nothing to show. `tiles` is how
-        many environments the frame shows, 0 for one; `standing` is as of the newest step where it is not given.
-        Never raises.
+        many environments the frame shows, 0 for one. Never raises.
         """
         writer = self._writer
         if writer is None:
@@ -205,7 +226,7 @@ class FastLane:
                 self.skipped += 1
                 return
             now_ns = time.monotonic_ns()
-            standing = standing or self._session.standing(env_index)
+            standing = self._session.standing(env_index)
             hud = (
                 standing.step_seq,
                 time.time_ns(),
@@ -268,10 +289,18 @@ class FastLane:
         self._told_ns, self._told_frames = now_ns, self.frames
 
     def figures(self) -> dict[str, Any]:
-        """Figures so far; times in milliseconds, rates per second."""
+        """Figures so far; times in milliseconds, rates per second.
+
+        A step without a frame was `unwatched`, or under a lease and before the next frame was due (`rate_capped`).
+        """
+        steps = self._session.env_steps
+        watched = self._watched_steps + (steps - self._watched_since if self._wanted is not None else 0)
         found: dict[str, Any] = {
             "frames": self.frames,
-            "skipped": self.skipped,
+            "fps": self._fps,
+            "skipped_unwatched": steps - watched,
+            "skipped_rate_capped": max(0, watched - self.frames),
+            "skipped_nothing_drawn": self.skipped,
             "errors": self.errors,
             "render_ms": self._render_ns / 1e6 / self.frames if self.frames else None,
             "step_rate_hz": self._rate_hz,
@@ -294,6 +323,9 @@ class FastLane:
     def _write_metrics(self, now_ns: int) -> None:
         """The figures for whoever scrapes them, whole or not at all. A full disk is no matter of ours."""
         self._metrics_ns = now_ns
+        if now_ns > self._fps_since_ns:
+            self._fps = (self.frames - self._fps_frames) * 1e9 / (now_ns - self._fps_since_ns)
+            self._fps_since_ns, self._fps_frames = now_ns, self.frames
         if self._writer is None or self._metrics_file is None:
             return
         info = self._writer.info
@@ -307,6 +339,7 @@ class FastLane:
 
     def close(self) -> None:
         """Remove the ring. Again: nothing."""
+        self._is_closed = True
         self.next_ns = NEVER_NS
         writer, self._writer = self._writer, None
         if writer is None:

@@ -123,6 +123,7 @@ class WorkerSession(EpisodeWriter):
         except NoRoomError:
             return
         except Exception as error:
+            self._note_no_step()
             self._fault("step", error)
         finally:
             self._busy = False
@@ -142,6 +143,7 @@ class WorkerSession(EpisodeWriter):
         """A step that is unlike the last one, or has to look for room."""
         outcome: Outcome = "terminated" if terminated else "truncated"
         reward = float(reward)
+        before_seq = self._shown.step_seq(self._journal.seq)
         try:
             journal = self._look("step", self._journal.record_bytes)
             tracker = self._track(env_index)
@@ -151,6 +153,7 @@ class WorkerSession(EpisodeWriter):
             t_ns = _time_ns()
             row = self._row((t_ns, place, _TAIL.pack(env_index, flags), reward), action, observation)
         except NoRoomError:  # the row is lost, and counted; the episode still has to be right
+            self._shown.note_row(env_index, before_seq, 0)
             if not is_reset:
                 tracker = self._track(env_index)
                 tracker.place += ONE_STEP
@@ -161,6 +164,7 @@ class WorkerSession(EpisodeWriter):
         journal.row_kit[3](journal.view, journal.offset, adler32(row), row)
         seq = journal.seq + 1
         journal.offset, journal.seq = journal.offset + journal.record_bytes, seq
+        self._shown.note_row(env_index, before_seq, seq)
         if is_reset:
             self._reset_rows += 1
         else:
@@ -209,6 +213,7 @@ class WorkerSession(EpisodeWriter):
         except NoRoomError:
             return
         except Exception as error:
+            self._note_no_step()
             self._fault("step_vector", error)
         finally:
             self._busy = False

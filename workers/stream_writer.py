@@ -76,6 +76,8 @@ class StreamWriter:
         The caller looks at the flag again after this, and takes it without a call in between.
         """
         if _is_inside(self):
+            if not kind:  # there is nothing to record
+                return True
             self.dropped[kind] += 1
             self._refused[kind] += 1  # told in the next turn: the one under way may be telling drops right now
             self._fault(kind, RuntimeError("recorded inside another call of the session, as by a signal handler"))
@@ -255,7 +257,7 @@ def _is_inside(writer: StreamWriter) -> bool:
 
 
 # The methods that take a turn, or work in one: `log()` is not inside a call while the `_add` it calls waits.
-_TURNS = {"step", "step_vector", "episode", "abandon_vector_episodes", "_add", "_end"}
+_TURNS = {"step", "step_vector", "episode", "abandon_vector_episodes", "standing", "_add", "_end"}
 _FILES = {__file__}
 
 

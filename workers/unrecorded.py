@@ -3,17 +3,39 @@
 Both have every call of a real session, so that scripts need no `if`.
 """
 
+import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from runlane.config import log_ids
 from runlane.config.settings import FastLaneSettings
+from runlane.transport.log import log_event
 from runlane.transport.ring_layout import RingInfo
 from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker, VectorTracker
 from runlane.workers.fast_lane import FastLane, NoFastLane
 from runlane.workers.shown_step import ShownStep, Standing
+
+Call = TypeVar("Call", bound=Callable[..., None])
+
+
+def _counting_faults(call: Call) -> Call:
+    """A call that never raises: what it would is counted, and the first told, as by a session that records."""
+
+    @functools.wraps(call)
+    def guarded(session: Any, *arguments: Any, **options: Any) -> None:
+        try:
+            call(session, *arguments, **options)
+        except Exception as error:
+            session.faults += 1
+            if session.faults == 1:
+                shown = f"{type(error).__name__}: {error}"
+                log_event(log_ids.WORKER_FAULT, where=call.__name__, error=shown, count=1)
+
+    return cast("Call", guarded)
 
 
 class DetachedSession:
@@ -23,6 +45,7 @@ class DetachedSession:
     faults = 0
     env_count: int = 1
     env_steps: int = 0
+    can_show = True
 
     def __init__(self) -> None:
         """Nothing is opened."""
@@ -72,6 +95,7 @@ class ShownSession(DetachedSession):
         self._vector: VectorTracker | None = None
         self.lane = FastLane(self, run_dir, settings) if settings.enabled else NoFastLane()
 
+    @_counting_faults
     def step(
         self,
         action: Any = None,  # noqa: ARG002
@@ -94,6 +118,7 @@ class ShownSession(DetachedSession):
         if terminated or truncated:
             self._end(tracker, env_index)
 
+    @_counting_faults
     def step_vector(
         self,
         actions: Any,  # noqa: ARG002
@@ -116,6 +141,7 @@ class ShownSession(DetachedSession):
         for index in np.flatnonzero(ended if resets is None else ended & ~resets):
             self._end_vector(vector, int(index))
 
+    @_counting_faults
     def episode(self, episode_return: float | None = None, *_: Any, env_index: int = 0, **__: Any) -> None:
         """End the running episode."""
         tracker = self._track(env_index)
@@ -125,6 +151,7 @@ class ShownSession(DetachedSession):
             return
         self._end(tracker, env_index)
 
+    @_counting_faults
     def abandon_vector_episodes(self, is_abandoned: Any = None) -> None:
         """End running episodes of a vector environment."""
         vector = self._vector

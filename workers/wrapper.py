@@ -18,7 +18,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from runlane.workers.attach import Session, attach
 from runlane.workers.env_frames import VectorFrames, frames_of
-from runlane.workers.shown_step import Standing
 
 _monotonic_ns = time.monotonic_ns
 
@@ -133,31 +132,26 @@ class RecordedVectorEnv(VectorWrapper):
         result = self.env.step(actions)
         observations, rewards, terminated, truncated, _ = result
         is_reset = self._has_ended.copy() if self._resets_next else None
-        lane, shown = self._lane, None
-        if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
-            shown = self._frames.choose(lane.wants_tile)
-        index = -1 if shown is None else shown.env_index
-        standing = self._record(actions, rewards, terminated, truncated, is_reset, index)
+        self._record(actions, rewards, terminated, truncated, is_reset)
         self._has_ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         # A vector environment may write its next observations into the same array.
         self._observations = _copy(observations) if self._with_observations else None
-        if shown is not None:
+        lane = self._lane
+        if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
+            shown = self._frames.choose(lane.wants_tile)
+            index = shown.env_index
             if self._resets_same and self._has_ended[index]:
                 lane.postpone()  # what it would draw is the next episode's first state, which is no step's
             else:
-                lane.show(shown.render, rewards[index], index, tiles=shown.tiles, standing=standing)
+                lane.show(shown.render, rewards[index], index, tiles=shown.tiles)
         return result
 
-    def _record(
-        self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any, shown: int
-    ) -> Standing | None:
-        """Record a step of all; returns where the environment `shown` stands, whose row may not be the last one."""
-        standing: Standing | None = None
+    def _record(self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any) -> None:
         if not self._per_env_rows:
             self.session.step_vector(
                 actions, rewards, terminated, truncated, observations=self._observations, is_reset=is_reset
             )
-            return None
+            return
         for index in range(self.num_envs):
             self.session.step(
                 actions[index],
@@ -168,9 +162,6 @@ class RecordedVectorEnv(VectorWrapper):
                 env_index=index,
                 is_reset=is_reset is not None and bool(is_reset[index]),
             )
-            if index == shown:
-                standing = self.session.standing(index)
-        return standing
 
     def close(self, **options: Any) -> None:
         """Close the environment, then the session if `wrap` opened it."""

@@ -76,7 +76,7 @@ def read(follower: LaneFollower) -> int | None:
 @pytest.mark.parametrize(
     ("run", "worker", "expected"),
     [
-        ("", "", "one"),
+        ("", "", "two"),
         (RUN, "", "one"),
         (RUN[:6], "", "one"),
         ("walk", "", "one"),
@@ -89,7 +89,7 @@ def read(follower: LaneFollower) -> int | None:
     ],
 )
 def test_a_ring_is_found_by_run_and_worker(rig: Rig, run: str, worker: str, expected: str | None) -> None:
-    """A run by its id, the beginning of it or its name, a worker by its name; nothing said means the oldest."""
+    """A run by its id, the beginning of it or its name, a worker by its name; nothing said means the newest."""
     rig.worker("one")
     rig.worker("two", "02runofanother", "run")
     follower = rig.viewer(run, worker)

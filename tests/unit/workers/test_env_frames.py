@@ -22,10 +22,13 @@ class Drawn(gymnasium.Env[Any, Any]):
     def __init__(self, number: int = 0, mode: str | None = "rgb_array") -> None:
         self.number, self.render_mode, self.renders = number, mode, 0
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return 0, {}
+
     def render(self) -> Any:
         self.renders += 1
-        frame = np.full((2, 3, 3), self.number, np.uint8)
-        return [frame, frame + 100] if self.render_mode == "rgb_array_list" else frame
+        return np.full((2, 3, 3), self.number, np.uint8)
 
 
 def sync(count: int = 3) -> tuple[list[Drawn], Any]:
@@ -37,9 +40,14 @@ def frames(env: Any, **changes: Any) -> VectorFrames:
     return VectorFrames(env, msgspec.structs.replace(FastLaneSettings(), **changes))
 
 
-def test_a_list_of_frames_gives_its_last() -> None:
-    """`rgb_array_list`: all since it was asked last."""
-    assert frames_of(Drawn(mode="rgb_array_list"))()[0, 0, 0] == 100
+def test_collected_frames_are_left_to_the_script() -> None:
+    """`rgb_array_list` hands out what it has collected and begins anew: a viewer draws beside it."""
+    drawn = Drawn(7)
+    env = gymnasium.wrappers.RenderCollection(drawn)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    env.reset()  # pyright: ignore[reportUnknownMemberType]
+    assert env.render_mode == "rgb_array_list"
+    assert frames_of(env)()[0, 0, 0] == 7
+    assert len(env.render()) == 1
 
 
 @pytest.mark.parametrize("mode", [None, "human", "ansi"])

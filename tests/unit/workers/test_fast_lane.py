@@ -27,6 +27,8 @@ FRAME = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 class FakeSession:
     """Stands where the test says."""
 
+    can_show = True
+
     def __init__(self) -> None:
         self.env_steps = 0
         self.stands = Standing(17, 3 + (5 << 32), 4.5)
@@ -284,12 +286,17 @@ def test_its_figures_lie_in_the_run_directory_while_it_lives(rig: LaneRig) -> No
     """Whole, for whoever scrapes them; gone with the ring."""
     rig.attach()
     rig.steps(300, 10_000_000, 30.0)
+    [path] = rig.run_dir.glob("fastlane-*.json")
+    assert json.loads(path.read_text())["fps"] == pytest.approx(30, abs=3)
     rig.steps(200, 10_000_000)
     [path] = rig.run_dir.glob("fastlane-*.json")
+    assert list(rig.run_dir.iterdir()) == [path]
     found = json.loads(path.read_text())
     assert (found["run"], found["worker"], found["errors"], found["viewers"]) == ("run-1", "w", 0, 0)
     assert found["frames"] == rig.renders
     assert found["bytes"] == rig.renders * FRAME.nbytes
+    assert found["fps"] == 0  # nobody watches any more
+    assert (found["skipped_unwatched"], found["skipped_rate_capped"]) == (0, 0)  # this session counts no steps
     assert (found["width"], found["height"], found["slots"]) == (6, 4, 4)
     rig.lane.close()
     assert list(rig.run_dir.iterdir()) == []
@@ -408,3 +415,16 @@ def test_a_reward_that_is_no_number_is_no_matter_of_the_trainings(rig: LaneRig) 
     assert rig.lane.is_due(rig.now_ns)
     rig.lane.show(rig.render, reward=np.zeros(3))
     assert (rig.lane.errors, reader.has_news) == (1, False)
+
+
+def test_steps_without_a_frame_are_told_by_their_cause(rig: LaneRig) -> None:
+    """Nobody watched, or the next frame was not due yet."""
+    rig.attach()
+    for rate_hz in (0.0, 30.0, 0.0):
+        for _ in range(500):
+            rig.session.env_steps += 1
+            rig.steps(1, 10_000_000, rate_hz)
+    figures = rig.lane.figures()
+    assert figures["frames"] == rig.renders
+    assert figures["skipped_unwatched"] + figures["skipped_rate_capped"] + figures["frames"] == 1_500
+    assert 905 <= figures["skipped_unwatched"] <= 965  # the last mark holds for 0.4 to 0.9 s more

@@ -121,3 +121,48 @@ def test_a_session_that_only_shows_has_no_seq(run_dir: Path) -> None:
     session.step(0, 1.0, True)
     assert session.standing(0) == Standing(0, place(1, 1), 1.0)
     assert session.close()
+
+
+@pytest.mark.parametrize("call", ["step", "step_vector", "episode"])
+def test_a_session_that_only_shows_never_raises(run_dir: Path, call: str) -> None:
+    """A reward that is no number is counted, as by a session that records."""
+    session = ShownSession(RingInfo(run="run-1", worker="w"), run_dir, FastLaneSettings())
+    arguments = {"step": (0, [1.0, 2.0]), "step_vector": (0, ["a"], [False], [False]), "episode": ("a",)}
+    getattr(session, call)(*arguments[call])
+    assert session.faults == 1
+    session.step(0, 1.0)
+    assert stands(session)[1] == 1.0
+
+
+# ---- several environments ----------------------------------------------------------------------------------
+
+
+def test_each_environment_of_a_loop_of_ones_own_has_its_own_row(rig: SessionRig) -> None:
+    """Whatever order they step in, and whichever ended."""
+    session = rig.session()
+    told: list[tuple[int, Standing]] = []
+    for number in range(30):
+        order = (0, 1, 2) if number % 2 else (2, 0, 1)
+        for env_index in order:
+            session.step(env_index, 1.0, number % 5 == 4, env_index=env_index)
+        if number % 7 == 3:
+            session.metric("loss", 1.0)
+        told += [(env_index, session.standing(env_index)) for env_index in (1, 0, 2)]
+    session.close()
+    rows = {row["seq"]: row for row in rig.steps()}
+    for env_index, found in told:
+        row = rows[found.step_seq]
+        assert (row["env_index"], row["episode"], row["step"]) == (
+            env_index,
+            found.place & 0xFFFFFFFF,
+            found.place >> 32,
+        )
+
+
+def test_a_step_that_faults_has_no_seq(rig: SessionRig) -> None:
+    """It has no row; the one before is another step's."""
+    session = rig.session()
+    session.step_vector([0, 0], [1.0, 1.0], [False, False], [False, False])
+    assert session.standing(0).step_seq > 0
+    session.step_vector([0, 0], [1.0, 1.0], [False] * 3, [False, False])
+    assert (session.faults, session.standing(0).step_seq) == (1, 0)
