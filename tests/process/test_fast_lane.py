@@ -220,7 +220,9 @@ def test_readers_that_end_never_remove_the_ring(processes: Processes, run_dir: P
     """Whether they close it or just end: it is there for the next one."""
     writer = FastLaneWriter(run_dir, INFO)
     readers = [Party(processes, "read", run_dir, 3, how) for how in ("closes", "leaves")]
+    ends_s = time.monotonic() + DEADLINE_S
     while any(reader.process.poll() is None for reader in readers):
+        assert time.monotonic() < ends_s, "the readers end"
         publish(writer, SMALL)
     for reader in readers:
         assert reader.hear()["wrong"] == 0

@@ -21,7 +21,7 @@ from process.conftest import Processes
 from runlane.config.settings import Settings
 from runlane.transport.fast_lane_writer import FastLaneWriter
 from runlane.transport.lease import Wanted
-from runlane.transport.ring_files import SHARED_MEMORY
+from runlane.transport.ring_files import graph_prefix, ring_directories
 from runlane.transport.ring_layout import Hud, RingInfo
 
 Pixels = NDArray[np.uint8]
@@ -152,8 +152,9 @@ def viewer(processes: Processes, settings: Settings) -> Viewer:
     return Viewer(processes, settings)
 
 
-def _shared_memory() -> set[str]:
-    return {path.name for path in SHARED_MEMORY.glob("rl-*")} if SHARED_MEMORY.is_dir() else set()
+def _shared_memory(run_dir: Path) -> set[str]:
+    """Names of this graph: others of this host come and go."""
+    return {path.name for path in ring_directories(run_dir)[0].glob(f"{graph_prefix(run_dir)}*")}
 
 
 # ---- watch in a pipe -------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def test_a_pipe_gets_a_line_for_each_frame(viewer: Viewer, stage: Stage) -> None
     process = viewer.start("watch", "walk", "--frames", "3")
     lines = viewer.until_end(process, stage).splitlines()
     assert process.returncode == 0
-    assert len(lines) == 3
+    assert len(lines) >= 3  # a line that is due and has no new frame says how old the last one is
     numbers: list[int] = []
     for line in lines:
         fields = dict(field.split("=") for field in line.split())
@@ -174,7 +175,8 @@ def test_a_pipe_gets_a_line_for_each_frame(viewer: Viewer, stage: Stage) -> None
         assert (fields["last_reward"], fields["rolling_return"], fields["step_rate_hz"]) == ("0.5", "21.5", "512")
         assert {"fps", "age_ms", "lapped", "torn"} < fields.keys()
         numbers.append(int(fields["step"]))
-    assert numbers == sorted(set(numbers))
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) == 3
     assert numbers[0] > 1
 
 
@@ -210,7 +212,7 @@ def test_a_signal_is_an_ordinary_end(
     process = viewer.start("watch")
     processes.until(lambda: stage.wanted() is not None, "a lease is there")
     process.send_signal(number)
-    assert viewer.until_end(process) == ""
+    assert "Traceback" not in viewer.until_end(process)
     assert process.returncode == 0
     assert stage.wanted() is None
 
@@ -250,7 +252,7 @@ def test_a_terminal_shows_the_frame_and_its_hud(viewer: Viewer, stage: Stage, te
     shown = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text)
     for word in ("run 01abc", "worker w", "last_reward 0.5", "rolling_return 21.5", "step_rate_hz 512", "torn 0"):
         assert word in shown
-    assert text.count("\x1b[?2026h") == text.count("\x1b[?2026l") - 1 == 3  # the last one is that of the end
+    assert text.count("\x1b[?2026h") == text.count("\x1b[?2026l") - 1 >= 3  # the last one is that of the end
 
 
 def test_only_what_has_changed_is_written_again(viewer: Viewer, stage: Stage, terminal: Terminal) -> None:
@@ -325,16 +327,16 @@ def test_a_terminal_that_takes_nothing_holds_up_nothing(
     assert process.returncode == 0
 
 
-def test_a_killed_viewer_leaves_nothing(viewer: Viewer, processes: Processes, stage: Stage) -> None:
+def test_a_killed_viewer_leaves_nothing(viewer: Viewer, processes: Processes, stage: Stage, run_dir: Path) -> None:
     """No name in shared memory, and a lease that ends by itself."""
     stage.publish()
-    before = _shared_memory()
+    before = _shared_memory(run_dir)
     process = viewer.start("watch")
     processes.until(lambda: (wanted := stage.wanted()) is not None and wanted.seen, "it has read the frame")
     process.kill()
     process.wait()
     processes.until(lambda: stage.wanted() is None, "the lease has ended", 2.0)
-    assert _shared_memory() == before
+    assert _shared_memory(run_dir) == before
 
 
 # ---- snapshot --------------------------------------------------------------------------------------------

@@ -270,3 +270,38 @@ session.close()
         stream = streams[f"child {number}"]
         assert [record.state for record in rig.records(RunRecord, stream)] == ["running", "finished"]
         assert rig.head(stream).closed == rig.seqs(stream)[-1]
+
+
+def test_a_childs_pictures_are_of_its_own_stream(rig: SessionRig) -> None:
+    """Its ring is made when it has become one, by its first step; the parent's is as it was."""
+    _run(
+        rig,
+        """
+import numpy as np
+from runlane.config.load import load
+from runlane.transport.endpoint import run_dir_of
+from runlane.transport.ring_files import find_rings
+from gymnasium.vector import SyncVectorEnv
+import gymnasium
+from runlane.workers import wrap
+make = lambda: gymnasium.make("CartPole-v1", render_mode="rgb_array")
+env = wrap(SyncVectorEnv([make, make]), session=session)
+env.reset(seed=1)
+env.step(np.zeros(2, int))
+parent = session.info.stream
+streams = lambda: sorted(ring.info.stream for ring in find_rings(run_dir_of(load())))
+assert streams() == [parent], streams()
+
+def work():
+    env.step(np.zeros(2, int))
+    env.step(np.zeros(2, int))
+    found = streams()
+    session.close()
+    return 0 if found == sorted([parent, session.info.stream]) and session.info.stream != parent else 8
+
+child(work)
+assert streams() == [parent], streams()
+session.close()
+assert streams() == []
+""",
+    )
