@@ -20,8 +20,7 @@ lint: $(VENV)/.installed-dev  ## ruff, import contracts
 	$(BIN)/validate-pyproject pyproject.toml
 
 types: $(VENV)/.installed-dev  ## mypy and pyright, both strict
-	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright & checked=$$!; $(BIN)/mypy; code=$$?; wait $$checked && exit $$code
 
 check: lint types  ## what CI runs
 	$(BIN)/python -m pytest

@@ -166,7 +166,9 @@ class History:
         if self._connection is None and self._path.exists():
             # Whoever polls may be another thread than before; never two at a time.
             uri = f"file:{quote(str(self._path))}?mode=ro"
-            self._connection = sqlite3.connect(uri, BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+            self._connection = sqlite3.connect(
+                uri, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=True
+            )
         return self._connection
 
     def _plan(self, connection: sqlite3.Connection) -> bool:

@@ -15,7 +15,7 @@ from rich.console import Console
 from runlane.config import names
 from runlane.config.errors import GraphError, SettingsError
 from runlane.config.settings import QueuePolicy, Settings
-from runlane.demo_summary import Evidence, compare, print_hints, print_summary, read_report, stored_of
+from runlane.demo_summary import Evidence, compare, print_hints, print_summary, print_watch_hint, read_report, stored_of
 from runlane.gui.run_model import RunView, accounts_of
 from runlane.gui.screen import Screen, screen_for
 from runlane.launch import GraphProcess, tail
@@ -46,6 +46,8 @@ def run_demo(settings_arguments: list[str], settings: Settings, report: Path | N
     worker = check_settings(settings)
     console = Console(highlight=False)
     console.print(f"runlane demo: starting the graph; data and logs in {data_dir_of(settings)}", markup=False)
+    if settings.fast_lane.enabled:
+        print_watch_hint(console, settings_arguments)
     with tempfile.TemporaryDirectory(prefix="runlane-demo-") as scratch, StopSignals() as signals:
         path = report or Path(scratch) / "report.json"
         watch, stop_code = _watch(settings_arguments, settings, screen_for(console), signals, path)

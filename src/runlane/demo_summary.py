@@ -210,11 +210,21 @@ def _verdict(evidence: Evidence, lines: Sequence[Line]) -> Text:
     return Text(f"Every count agrees: each step is stored, once.{early}", style="bold green")
 
 
+def print_watch_hint(console: Console, settings_arguments: Sequence[str]) -> None:
+    """How to see the agent itself while it learns; it is drawn only as long as somebody does."""
+    command = f"{_program()} watch{_own_options(settings_arguments)}"
+    console.print(f"To see it play meanwhile, in another terminal here: {command}", markup=False, soft_wrap=True)
+
+
+def _program() -> str:
+    return "runlane" if shutil.which("runlane") else f"{os.path.relpath(sys.executable)} -m runlane"
+
+
 def print_hints(console: Console, settings_arguments: Sequence[str], run: str) -> None:
     """What to try next, as commands that can be pasted."""
     options = _own_options(settings_arguments)
     where = f"WHERE run = '{run}' " if run else ""
-    program = "runlane" if shutil.which("runlane") else f"{os.path.relpath(sys.executable)} -m runlane"
+    program = _program()
     commands = (
         f"{program} runs{options}",
         f'{program} sql{options} "{_BEST.format(where=where)}"',
