@@ -162,8 +162,7 @@ class Supervisor:
             self._next_sweep_s = 0.0
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + SWEEP_S
-            for ring in sweep_rings(run_dir_of(self.settings)):
-                log_event(log_ids.FASTLANE_SWEPT, ring=ring)
+            sweep_rings(run_dir_of(self.settings))
         if self.graph.gave_up is not None:
             self._begin_stop(f"{self.graph.gave_up.name} restarts too often", 1)
         if self._stop is not None:

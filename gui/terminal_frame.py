@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.cells import cell_len, set_cell_size
 
+from runlane.config.errors import FastLaneError
 from runlane.transport.ring_files import FoundRing
 from runlane.transport.ring_layout import Geometry, Hud, RingInfo
 
@@ -282,10 +283,12 @@ def _printable(text: str) -> str:
 # ---- whose frames ----------------------------------------------------------------------------------------
 
 
-def chosen_ring(rings: Sequence[FoundRing], run: str, worker: str) -> RingInfo | None:
-    """Whose frames are meant: the newest ring of the run (id, beginning of one, or name) and worker, if named."""
-    fits = [info for info in reversed([ring.info for ring in rings]) if not worker or info.worker == worker]
-    return next((info for info in fits if not run or info.run.startswith(run) or info.run_name == run), None)
+def check_tile(info: RingInfo, tile: int) -> None:
+    """Raise `FastLaneError` for an environment that a worker has not; they count from 1, and 0 is none."""
+    if tile > info.env_count:
+        raise FastLaneError(
+            f"worker {info.worker} has {info.env_count} environments: choose --tile 1 to {info.env_count}"
+        )
 
 
 def absence(rings: Sequence[FoundRing], run: str, worker: str) -> str:

@@ -4,9 +4,11 @@ import json
 import re
 from itertools import compress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
+import pytest
 from reference_page import blocks, page, part
 
 from runlane.config import names
@@ -127,11 +129,14 @@ def journal_example(parent: Path) -> tuple[Path, dict[str, Any]]:
     return directory, said
 
 
-def test_the_drawings_of_the_journal_stand_in_its_page() -> None:
+@pytest.mark.parametrize(
+    ("layout", "name", "least"), [(journal_layout, "journal-layout", 20), (ring_layout, "ring-layout", 30)]
+)
+def test_the_drawings_of_a_layout_stand_in_its_page(layout: ModuleType, name: str, least: int) -> None:
     """Line by line, as in the one file that counts its bytes."""
-    text = page("journal-layout")
-    drawn = [line for line in (journal_layout.__doc__ or "").splitlines() if re.match(r"\s+(\+--|\||\d+ {2,})", line)]
-    assert len(drawn) >= 20
+    text = page(name)
+    drawn = [line for line in (layout.__doc__ or "").splitlines() if re.match(r"\s+(\+--|\||\d+ {2,})", line)]
+    assert len(drawn) >= least
     for line in drawn:
         assert line.strip() in text, line
 
@@ -197,15 +202,6 @@ def ring_example(parent: Path) -> tuple[Path, dict[str, Any]]:
     path.write_bytes(placed(head, ring_layout.HEAD_BYTES))
     path.with_name(f"{path.name}.{said['head']['generation']}").write_bytes(placed(slots, 4480))
     return path, said
-
-
-def test_the_drawings_of_the_ring_stand_in_its_page() -> None:
-    """Line by line, as in the one file that counts its bytes."""
-    text = page("ring-layout")
-    drawn = [line for line in (ring_layout.__doc__ or "").splitlines() if re.match(r"\s+(\+--|\||\d+ {2,})", line)]
-    assert len(drawn) >= 30
-    for line in drawn:
-        assert line.strip() in text, line
 
 
 def test_the_head_of_the_example_decodes_to_what_the_page_says(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runlane.config import log_ids
 from runlane.config.errors import EndpointError
 from runlane.config.names import (
     CONTROL_SOCKET,
@@ -31,8 +30,7 @@ from runlane.config.names import (
     SUPERVISOR_SOCKET,
 )
 from runlane.config.settings import Settings
-from runlane.transport.log import log_event
-from runlane.transport.ring_files import sweep_rings
+from runlane.transport.ring_files import is_same_file, sweep_rings
 
 MAX_IPC_PATH = 107
 SWEEP_PATIENCE_S = 0.5
@@ -135,7 +133,7 @@ class RoleLock:
                     time.sleep(0.01)
                     continue
                 raise EndpointError(f"{role} is running already (pid {_holder(self.path)}, lock {self.path})")
-            if _is_same_file(fd, self.path):
+            if is_same_file(fd, self.path, follows_links=True):
                 with contextlib.suppress(OSError):  # on a full disk the lock holds as well without our pid in it
                     os.ftruncate(fd, 0)
                     os.write(fd, f"{os.getpid()}\n".encode())
@@ -156,15 +154,6 @@ class RoleLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-
-def _is_same_file(fd: int, path: Path) -> bool:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(fd)
-    return (mine.st_dev, mine.st_ino) == (found.st_dev, found.st_ino)
 
 
 def _try_lock(path: Path, flags: int = 0) -> int | None:
@@ -192,8 +181,7 @@ def sweep_run_dir(directory: Path) -> list[str]:
     dead workers of this graph. Called by every process as it ends, so the last one out leaves nothing, even after
     `kill -9` of the supervisor.
     """
-    for ring in sweep_rings(directory):
-        log_event(log_ids.FASTLANE_SWEPT, ring=ring)
+    sweep_rings(directory)
     removed: list[str] = []
     try:
         entries = sorted(directory.iterdir())
@@ -253,7 +241,7 @@ def _sweep_role(directory: Path, role: str, entries: list[Path]) -> list[str]:
     if fd is None:
         return []
     try:
-        if not _is_same_file(fd, lock):
+        if not is_same_file(fd, lock, follows_links=True):
             return []
         dead = [path for path in entries if _is_ours(path) and path != lock and _role_of(path) == role]
         for path in dead:

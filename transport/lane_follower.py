@@ -11,7 +11,7 @@ from runlane.config import log_ids
 from runlane.config.errors import FastLaneError
 from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.log import log_event
-from runlane.transport.ring_files import find_rings, ring_directories
+from runlane.transport.ring_files import find_rings, newest_ring, ring_directories
 from runlane.transport.ring_layout import Geometry, Hud, RingInfo
 
 LOOK_NS = 250_000_000
@@ -98,7 +98,7 @@ class LaneFollower:
                 return
             log_event(log_ids.FASTLANE_DISCONNECTED, viewer=self._viewer, ring=self.reader.path.name)
             self.close()
-        ring = next((ring for ring in reversed(find_rings(self._run_dir)) if self._is_ours(ring.info)), None)
+        ring = newest_ring(find_rings(self._run_dir), self._run, self._worker)
         if ring is None:
             return
         try:
@@ -113,10 +113,6 @@ class LaneFollower:
         log_event(
             log_ids.FASTLANE_CONNECTED, viewer=self._viewer, ring=ring.path.name, run=info.run, worker=info.worker
         )
-
-    def _is_ours(self, info: RingInfo) -> bool:
-        is_run = not self._run or info.run.startswith(self._run) or info.run_name == self._run
-        return is_run and (not self._worker or info.worker == self._worker)
 
     def _measure(self, reader: FastLaneReader, now_ns: int) -> None:
         if now_ns - self._fps_since_ns >= FPS_NS:

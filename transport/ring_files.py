@@ -23,7 +23,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from runlane.config import log_ids
 from runlane.config.errors import FastLaneError
+from runlane.transport.log import log_event
 from runlane.transport.ring_layout import CLOSED, HEAD_BYTES, HeadHeader, RingInfo, decode_head
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lies
@@ -146,10 +148,10 @@ def is_locked(fd: int) -> bool:
     return False
 
 
-def is_same_file(fd: int, path: Path) -> bool:
+def is_same_file(fd: int, path: Path, *, follows_links: bool = False) -> bool:
     """Whether an open file still has its name."""
     try:
-        found = path.lstat()
+        found = path.stat(follow_symlinks=follows_links)
     except FileNotFoundError:
         return False
     mine = os.fstat(fd)
@@ -184,6 +186,19 @@ def find_rings(run_dir: Path) -> list[FoundRing]:
     return sorted(found, key=lambda ring: (ring.header.created_ns, ring.path.name))
 
 
+def newest_ring(rings: Sequence[FoundRing], run: str, worker: str) -> FoundRing | None:
+    """The newest of some rings, as `find_rings` gives them, of a run (id, beginning of one, or name) and a worker.
+
+    What is not named may be any.
+    """
+    for ring in reversed(rings):
+        info = ring.info
+        is_run = not run or info.run.startswith(run) or info.run_name == run
+        if is_run and (not worker or info.worker == worker):
+            return ring
+    return None
+
+
 def _heads(directories: Sequence[Path], prefix: str) -> Iterator[Path]:
     for directory in directories:
         for path in _entries(directory):
@@ -200,7 +215,7 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def sweep_rings(run_dir: Path, prefix: str | None = None) -> list[str]:
-    """Remove what dead makers left; returns the names of their rings. `prefix` `rl-` means: of every graph."""
+    """Remove what dead makers left, and log it; returns the names of their rings. `prefix` `rl-`: of every graph."""
     prefix = graph_prefix(run_dir) if prefix is None else prefix
     directories = ring_directories(run_dir)
     removed: set[str] = set()
@@ -216,6 +231,8 @@ def sweep_rings(run_dir: Path, prefix: str | None = None) -> list[str]:
                 os.close(fd)
     removed |= _sweep_headless(directories, prefix)
     _sweep_metrics(run_dir, directories)
+    for name in sorted(removed):
+        log_event(log_ids.FASTLANE_SWEPT, ring=name)
     return sorted(removed)
 
 

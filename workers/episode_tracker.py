@@ -84,6 +84,11 @@ class VectorTracker:
         """Place (as in an `EpisodeTracker`) and return so far of environment `index`."""
         return int(self.episode[index]) + (int(self.step[index]) << 32), float(self.episode_return[index])
 
+    def begun(self, mask: Any = None) -> list[int]:
+        """Environments, of those in a mask of n or of all, whose episode has a step."""
+        running = self.step > 0
+        return np.flatnonzero(running if mask is None else running & np.asarray(mask)).tolist()
+
     def begin_next(self, index: int) -> None:
         """The episode of environment `index` ended."""
         self.episode[index] += 1

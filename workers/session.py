@@ -266,9 +266,8 @@ class WorkerSession(EpisodeWriter):
             vector = self._vector
             if vector is None or self._is_forked:
                 return
-            running = vector.step > 0
-            for index in np.flatnonzero(running if is_abandoned is None else running & np.asarray(is_abandoned)):
-                self._end_vector_episode(vector, int(index), "abandoned")
+            for index in vector.begun(is_abandoned):
+                self._end_vector_episode(vector, index, "abandoned")
         except NoRoomError:
             return
         except Exception as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import msgspec
 import numpy as np
 
 from runlane.config import log_ids
@@ -157,9 +158,8 @@ class ShownSession(DetachedSession):
         vector = self._vector
         if vector is None:
             return
-        running = vector.step > 0
-        for index in np.flatnonzero(running if is_abandoned is None else running & np.asarray(is_abandoned)):
-            self._end_vector(vector, int(index))
+        for index in vector.begun(is_abandoned):
+            self._end_vector(vector, index)
 
     def frame(self, frame: Any, *, reward: float = float("nan"), env_index: int = 0) -> None:
         """As `WorkerSession.frame`."""
@@ -180,13 +180,7 @@ class ShownSession(DetachedSession):
 
     def ring_info(self) -> RingInfo:
         """What our ring says of itself."""
-        return RingInfo(
-            run=self._info.run,
-            worker=self._info.worker,
-            run_name=self._info.run_name,
-            host=self._info.host,
-            env_count=self.env_count,
-        )
+        return msgspec.structs.replace(self._info, env_count=self.env_count)
 
     def statistics(self) -> dict[str, Any]:
         """Figures of this session."""

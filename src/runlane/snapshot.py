@@ -11,10 +11,10 @@ from PIL import Image
 
 from runlane.config.errors import FastLaneError
 from runlane.config.settings import Settings
-from runlane.gui.terminal_frame import absence, chosen_ring, hud_fields, image_of, plain_hud
+from runlane.gui.terminal_frame import absence, check_tile, hud_fields, image_of, plain_hud
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.lane_follower import LaneFollower
-from runlane.transport.ring_files import find_rings
+from runlane.transport.ring_files import find_rings, newest_ring
 from runlane.transport.ring_layout import Geometry, Hud, RingInfo
 
 RATE_HZ = 30.0
@@ -111,13 +111,11 @@ class _Taker:
         )
 
     def _attach(self, now_ns: int) -> None:
-        info = chosen_ring(find_rings(self._run_dir), self._wanted.run, self._wanted.worker)
-        if info is None:
+        ring = newest_ring(find_rings(self._run_dir), self._wanted.run, self._wanted.worker)
+        if ring is None:
             return
-        if self._wanted.tile > info.env_count:
-            raise FastLaneError(
-                f"worker {info.worker} has {info.env_count} environments: choose --tile 1 to {info.env_count}"
-            )
+        info = ring.info
+        check_tile(info, self._wanted.tile)
         self.close()
         self._info, self._leased_ns = info, now_ns
         self._lane = LaneFollower(self._run_dir, info.run, info.worker, rate_hz=RATE_HZ, viewer="snapshot")

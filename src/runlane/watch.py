@@ -34,7 +34,7 @@ from runlane.gui.terminal_frame import (
     TerminalSize,
     ViewFigures,
     absence,
-    chosen_ring,
+    check_tile,
     graphic,
     graphics_of,
     half_blocks,
@@ -47,7 +47,7 @@ from runlane.gui.terminal_frame import (
 )
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.lane_follower import LaneFollower
-from runlane.transport.ring_files import find_rings
+from runlane.transport.ring_files import find_rings, newest_ring
 from runlane.transport.ring_layout import Geometry, Hud, RingInfo
 
 LOOK_NS = 250_000_000
@@ -174,15 +174,13 @@ class Watched:
             self._words = f"worker {self._info.worker} of run {name} has ended; waiting for the next"
             self.close()
         rings = find_rings(self._run_dir)
-        info = chosen_ring(rings, self._wanted.run, self._wanted.worker)
-        if info is None:
+        ring = newest_ring(rings, self._wanted.run, self._wanted.worker)
+        if ring is None:
             if self._info is None:
                 self._words = absence(rings, self._wanted.run, self._wanted.worker)
             return
-        if self._wanted.tile > info.env_count:
-            raise FastLaneError(
-                f"worker {info.worker} has {info.env_count} environments: choose --tile 1 to {info.env_count}"
-            )
+        info = ring.info
+        check_tile(info, self._wanted.tile)
         self._info = info
         self._lane = LaneFollower(self._run_dir, info.run, info.worker, rate_hz=self._rate_hz, viewer="watch")
         self._lane.promote(self._wanted.tile)

@@ -17,7 +17,6 @@ from runlane.gui.terminal_frame import (
     TerminalSize,
     ViewFigures,
     absence,
-    chosen_ring,
     colours_256,
     fitted,
     graphic,
@@ -32,7 +31,7 @@ from runlane.gui.terminal_frame import (
     resized,
     text_lines,
 )
-from runlane.transport.ring_files import FoundRing
+from runlane.transport.ring_files import FoundRing, newest_ring
 from runlane.transport.ring_layout import Geometry, HeadHeader, Hud, RingInfo
 
 RED, GREEN, BLUE, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
@@ -297,9 +296,9 @@ def test_the_newest_ring_that_fits_is_meant() -> None:
     rings = _rings(("01a", "left", "walk"), ("01a", "right", "walk"), ("02b", "left", "run"))
     expected = {("", ""): 2, ("01a", ""): 1, ("01", "left"): 0, ("walk", ""): 1, ("", "right"): 1, ("run", "left"): 2}
     for (run, worker), index in expected.items():
-        assert chosen_ring(rings, run, worker) is rings[index].info
-    assert chosen_ring(rings, "run", "right") is None
-    assert chosen_ring([], "", "") is None
+        assert newest_ring(rings, run, worker) is rings[index]
+    assert newest_ring(rings, "run", "right") is None
+    assert newest_ring([], "", "") is None
 
 
 def test_why_there_is_nothing_to_see() -> None:
