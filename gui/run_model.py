@@ -1,288 +1,356 @@
-"""RunView: what somebody watching wants to know, in bounded memory. No Rich, no socket, no clock of its own.
+"""RunModel: every run, newest first, from the store once a second and from the fast path in between.
 
-Fed by the fast path, so it counts what it saw; what the fast path dropped stands in the accounts of a `Status`.
-One thread owns a view. Everything in it is bounded: workers, metrics, log lines, points of a curve.
+What the store counts and what the fast path counted are never added: each is a part of the truth, so the larger one is
+shown, and no count runs backwards or doubles. Only rows that changed are told; a reset comes with the first load and
+with changes of many rows at once. QtCore alone.
 """
 
-import math
-from collections import OrderedDict, deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
 from typing import Any
 
-import msgspec
+from PySide6.QtCore import QAbstractListModel, QByteArray, QModelIndex, QObject, QPersistentModelIndex, Qt
 
 from runlane.config.errors import WireError
-from runlane.config.names import DB_WRITER, PROXY_PREFIX, ROUTER
-from runlane.transport.messages import Status, StreamInfo
-from runlane.transport.records import ALIVE, IS_RESET, EpisodeRecord, LogRecord, MetricRecord, Record, RunRecord
-from runlane.transport.subscriber import RecordBatch
+from runlane.config.names import PROXY_PREFIX
+from runlane.gui.run_entry import RunEntry
+from runlane.gui.run_live import RunLive
+from runlane.transport.messages import Status
+from runlane.transport.record_batch import RecordBatch
+from runlane.transport.records import ALIVE
 
-RECENT_EPISODES = 100
-CURVE_POINTS = 512
-KEPT_WORKERS = 64
-KEPT_METRICS = 32
-KEPT_LOGS = 32
+MAX_RUNS = 20_000  # older ones are not listed
+KEPT_LIVE = 256  # runs seen on the bus of which the figures are kept
+MOST_STRUCTURAL = 64  # inserted and removed rows at once; more is a reset
+LIVE_WORD_S = 3.0  # for so long the fast path's word about a state outweighs the store's, which is later
+TELL_S = 0.25  # changes by the fast path are told so often
+UNSTORED_S = 30.0  # a silent run that the store never knew is forgotten after this
 
-BUCKET_S = 0.5
-KEPT_BUCKETS = 120
-RATE_BUCKETS = 10
-
-
-class Curve:
-    """A series of any length as at most `points` means: when it is full, neighbours are merged."""
-
-    # `points` is even, so that every mean has a neighbour.
-    def __init__(self, points: int = CURVE_POINTS) -> None:
-        self.count = 0
-        self._points = points
-        self._per_point: int = 1
-        self._means: list[float] = []
-        self._sum = 0.0
-        self._in_sum = 0
-
-    def add(self, value: float) -> None:
-        """Append one value."""
-        self.count += 1
-        self._sum += value
-        self._in_sum += 1
-        if self._in_sum == self._per_point:
-            self._means.append(self._sum / self._in_sum)
-            self._sum, self._in_sum = 0.0, 0
-        if len(self._means) == self._points:
-            self._means = [_mean(pair) for pair in zip(self._means[::2], self._means[1::2], strict=True)]
-            self._per_point *= 2
-
-    @property
-    def values(self) -> list[float]:
-        """The means in order; the last may be over fewer values."""
-        return [*self._means, self._sum / self._in_sum] if self._in_sum else list(self._means)
+Index = QModelIndex | QPersistentModelIndex
+_NO_INDEX = QModelIndex()
 
 
-class RateMeter:
-    """How many of something per second, over a sliding window, and how that went during the last minute."""
+class RunRole(IntEnum):
+    """Roles of the model; `roleNames` gives them in lower case. ENTRY is the whole `RunEntry`."""
 
-    def __init__(self) -> None:
-        self._counts: deque[int] = deque(maxlen=KEPT_BUCKETS)
-        self._bucket = 0
-        self._started_s = 0.0
-
-    def add(self, count: int, now_s: float) -> None:
-        """Count what was seen at `now_s`, which never goes back."""
-        if not self._counts:
-            self._counts.append(0)
-            self._bucket = math.floor(now_s / BUCKET_S)
-            self._started_s = now_s
-        self._advance(now_s)
-        self._counts[-1] += count
-
-    def per_s(self, now_s: float) -> float:
-        """Mean rate over the last buckets, the one being filled included."""
-        self._advance(now_s)
-        recent = list(self._counts)[-RATE_BUCKETS:]
-        since_s = max(self._started_s, (self._bucket - len(recent) + 1) * BUCKET_S)
-        return sum(recent) / max(now_s - since_s, BUCKET_S)
-
-    def history(self, now_s: float) -> list[float]:
-        """Rates of the full buckets, oldest first."""
-        self._advance(now_s)
-        return [count / BUCKET_S for count in list(self._counts)[:-1]]
-
-    def _advance(self, now_s: float) -> None:
-        """Begin the buckets that time has reached; nothing seen is a rate, too."""
-        if self._counts:
-            bucket = math.floor(now_s / BUCKET_S)
-            self._counts.extend([0] * min(bucket - self._bucket, KEPT_BUCKETS))
-            self._bucket = max(bucket, self._bucket)
+    ENTRY = Qt.ItemDataRole.UserRole + 1
+    RUN = Qt.ItemDataRole.UserRole + 2
+    NAME = Qt.ItemDataRole.UserRole + 3
+    STATE = Qt.ItemDataRole.UserRole + 4
+    STEPS = Qt.ItemDataRole.UserRole + 5
+    EPISODES = Qt.ItemDataRole.UserRole + 6
+    MEAN_RETURN = Qt.ItemDataRole.UserRole + 7
+    STEP_RATE_HZ = Qt.ItemDataRole.UserRole + 8
+    PROGRESS = Qt.ItemDataRole.UserRole + 9
 
 
-@dataclass(slots=True, eq=False)
-class WorkerView:
-    """One worker as seen so far. `best` is None before the first episode that ended with a number; `stream` is the
-    newest of its streams.
-    """
+class RunModel(QAbstractListModel):
+    """One thread, the window's, owns it. `clock` is monotonic seconds."""
 
-    name: str
-    run: str
-    run_name: str
-    state: str = "running"
-    stream: str = ""
-    env_steps: int = 0
-    episodes: int = 0
-    best: float | None = None
-    stepped_s: float = 0.0
-    recent: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT_EPISODES))
-    curve: Curve = field(default_factory=Curve)
-    rate: RateMeter = field(default_factory=RateMeter)
-    metrics: OrderedDict[str, MetricRecord] = field(default_factory=OrderedDict[str, MetricRecord])
+    def __init__(self, parent: QObject | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Empty until the store or the bus tells of a run."""
+        super().__init__(parent)
+        self.rejected = 0  # records in batches that could not be read
+        self._clock = clock
+        self._entries: list[RunEntry] = []
+        self._rows: dict[str, int] = {}
+        self._stored: dict[str, dict[str, Any]] = {}
+        self._live: OrderedDict[str, RunLive] = OrderedDict()
+        self._alive: set[str] = set()
+        self._curves: dict[str, tuple[float, ...]] = {}
+        self._changed: set[str] = set()
+        self._working: dict[str, tuple[tuple[str, ...], str]] = {}
+        self._next_color = 0
+        self._next_tell_s = 0.0
 
-    def rate_time_s(self, now_s: float) -> float:
-        """When to read `rate`: now, or after its end the moment of its last step."""
-        return now_s if self.state in ALIVE else min(now_s, self.stepped_s)
+    # ---- what the controller and the views ask ----
 
-    @property
-    def mean_return(self) -> float | None:
-        """Mean over the last 100 episodes, over fewer if fewer ended, None before the first."""
-        return _mean(self.recent) if self.recent else None
+    def entry(self, run: str) -> RunEntry | None:
+        """A run by its whole id."""
+        row = self._rows.get(run)
+        return None if row is None else self._entries[row]
 
-    def add_episode(self, record: EpisodeRecord) -> None:
-        """Take one finished episode. An abandoned one counts, but its return says nothing."""
-        self.episodes += 1
-        if record.outcome == "abandoned":
+    def entries(self) -> list[RunEntry]:
+        """All of them, newest first."""
+        return list(self._entries)
+
+    def alive(self) -> set[str]:
+        """Ids of runs that are running or stalled."""
+        return set(self._alive)
+
+    def newest(self) -> str:
+        """Id of the newest run; empty without any."""
+        return self._entries[0].run if self._entries else ""
+
+    def find(self, text: str) -> str:
+        """Id of the run with this id, this beginning of an id if only one has it, or this name (the newest one)."""
+        if not text or text in self._rows:
+            return text
+        named = next((entry.run for entry in self._entries if entry.name == text), "")
+        begun = [entry.run for entry in self._entries if entry.run.startswith(text)]
+        return begun[0] if len(begun) == 1 else named
+
+    def row_of(self, run: str) -> int:
+        """Row of a run, -1 for an unknown one."""
+        return self._rows.get(run, -1)
+
+    def at(self, row: int) -> RunEntry:
+        """The run of a row."""
+        return self._entries[row]
+
+    def has_whole_curve(self, run: str) -> bool:
+        """Whether the fast path saw every episode of a run, so that the store need not be asked for its returns."""
+        live, entry = self._live.get(run), self.entry(run)
+        return live is not None and entry is not None and live.episodes >= entry.episodes
+
+    def counts(self) -> Counter[str]:
+        """How many runs are in each state."""
+        return Counter(entry.state for entry in self._entries)
+
+    def without_facts(self, most: int) -> list[str]:
+        """Runs of which config and host are not known yet, newest first, for `set_facts`."""
+        found: list[str] = []
+        for entry in self._entries:
+            if not entry.has_facts and entry.run in self._stored:
+                found.append(entry.run)
+                if len(found) == most:
+                    break
+        return found
+
+    # ---- the store ----
+
+    def set_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Every run as the store lists it (fields of `runlane runs --json`), newest first."""
+        now_s = self._clock()
+        kept = rows[:MAX_RUNS]
+        stored = {row["run"]: row for row in kept}
+        self._forget(stored, now_s)
+        self._insert([row["run"] for row in kept if row["run"] not in self._rows], stored)
+        for run, row in stored.items():
+            if self._stored.get(run) != row:
+                self._changed.add(run)
+        self._stored = stored
+        self._changed |= self._alive
+        self._changed |= {run for run, live in self._live.items() if now_s - live.seen_s < 2 * LIVE_WORD_S}
+        self._refresh(now_s)
+
+    def set_facts(self, facts: dict[str, dict[str, Any]]) -> None:
+        """Facts of some runs, by id; `run_entry.facts_of` makes them from the table `runs`."""
+        for run, found in facts.items():
+            entry = self.entry(run)
+            if entry is not None:
+                entry.set_facts(found)
+                self._changed.add(run)
+        self._refresh(self._clock())
+
+    def set_curve(self, run: str, curve: dict[str, Any]) -> None:
+        """Returns of a run over all its episodes: fields of `runlane curve --json`. Its sparkline and best return."""
+        entry = self.entry(run)
+        if entry is None:
             return
-        value = record.episode_return
-        self.recent.append(value)
-        self.curve.add(value)
-        if not math.isnan(value):
-            self.best = value if self.best is None else max(self.best, value)
+        points = curve["points"]
+        means = tuple(point["mean_return"] for point in points if point["mean_return"] is not None)
+        best = [point["max_return"] for point in points if point["max_return"] is not None]
+        self._curves[run] = means
+        if best:
+            entry.best_return = max(best) if entry.best_return is None else max(entry.best_return, *best)
+        self._changed.add(run)
+        self._refresh(self._clock())
 
-    def add_metric(self, record: MetricRecord) -> None:
-        """Keep the newest value of a metric, and of metrics the ones that came last."""
-        self.metrics[record.name] = record
-        self.metrics.move_to_end(record.name)
-        if len(self.metrics) > KEPT_METRICS:
-            self.metrics.popitem(last=False)
-
-
-class RunView:
-    """Everything seen since `started_s`, by worker. Bad batches are counted, never raised: watching goes on."""
-
-    def __init__(self, started_s: float) -> None:
-        self.started_s = started_s
-        self.records = 0
-        self.rejected = 0
-        self.workers: OrderedDict[tuple[str, str], WorkerView] = OrderedDict()
-        self.logs: deque[LogRecord] = deque(maxlen=KEPT_LOGS)
+    # ---- the fast path and the graph ----
 
     def add(self, batches: Iterable[RecordBatch], now_s: float) -> None:
-        """Take in what a `Subscriber` returned at `now_s`."""
+        """Take in what the bus brought at `now_s`. A batch that cannot be read is counted, and watching goes on."""
         for batch in batches:
+            info = batch.info
+            live = self._live.get(info.run)
+            if live is None:
+                if info.worker.startswith(PROXY_PREFIX):
+                    continue  # a proxy's word about a worker that was not seen: the store tells the rest
+                live = self._live[info.run] = RunLive(info, now_s)
+                if len(self._live) > KEPT_LIVE:
+                    self._live.popitem(last=False)
             try:
-                self._add(batch, now_s)
+                live.add(batch, now_s)
             except WireError:
                 self.rejected += len(batch)
+                continue
+            self._live.move_to_end(info.run)
+            if info.run not in self._rows:
+                self._insert([info.run], {})
+            self._entries[self._rows[info.run]].set_name(info.run_name)
+            self._changed.add(info.run)
+        if now_s >= self._next_tell_s and self._changed:
+            self._next_tell_s = now_s + TELL_S
+            self._refresh(now_s)
 
-    @property
-    def run_names(self) -> list[str]:
-        """Readable names of the runs seen, each once; the id of a run without a name."""
-        return list(dict.fromkeys(worker.run_name or worker.run for worker in self.workers.values()))
+    def set_status(self, status: Status | None) -> None:
+        """Which workers the graph knows alive, and in which Telemetry Mode; None: no graph answers."""
+        found: dict[str, tuple[tuple[str, ...], str]] = {}
+        for child in status.children if status is not None else []:
+            run, worker = child.statistics.get("run"), child.statistics.get("worker")
+            if child.kind != "proxy" or child.exit_code is not None or not (run and worker):
+                continue
+            workers, mode = found.get(str(run), ((), ""))
+            found[str(run)] = (*workers, str(worker)), str(child.statistics.get("telemetry_mode") or mode)
+        if found != self._working:
+            self._changed |= found.keys() | self._working.keys()
+            self._working = found
+            self._refresh(self._clock())
 
-    def _add(self, batch: RecordBatch, now_s: float) -> None:
-        if batch.kind == "step":
-            steps = _env_steps(batch)
-            worker = self._worker(batch.info)
-            worker.env_steps += steps
-            worker.rate.add(steps, now_s)
-            worker.stepped_s = now_s
+    # ---- rows ----
+
+    def rowCount(self, parent: Index = _NO_INDEX) -> int:  # noqa: N802  Qt's name
+        """How many runs."""
+        return 0 if parent.isValid() else len(self._entries)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """One value of a row."""
+        if not index.isValid() or index.row() >= len(self._entries):
+            return None
+        entry = self._entries[index.row()]
+        if role == RunRole.ENTRY:
+            return entry
+        if role in (Qt.ItemDataRole.DisplayRole, RunRole.NAME):
+            return entry.title
+        if role == Qt.ItemDataRole.AccessibleTextRole:
+            return f"{entry.title}, {entry.state}, {entry.subtitle}"
+        name = _ATTRIBUTES.get(role)
+        return None if name is None else getattr(entry, name)
+
+    def roleNames(self) -> dict[int, QByteArray]:  # noqa: N802  Qt's name
+        """Names of the roles, for QML."""
+        return {int(role): QByteArray(role.name.lower().encode()) for role in RunRole}
+
+    # ---- inside ----
+
+    def _forget(self, stored: dict[str, dict[str, Any]], now_s: float) -> None:
+        """Take out runs that the store has deleted, and silent ones that it never knew."""
+        gone = [entry.run for entry in self._entries if self._is_gone(entry.run, stored, now_s)]
+        if not gone:
+            return
+        leaving = set(gone)
+        rows = [self._rows[run] for run in gone]
+        if len(rows) > MOST_STRUCTURAL:
+            self.beginResetModel()
+            self._entries = [entry for entry in self._entries if entry.run not in leaving]
+            self._number()
+            self.endResetModel()
         else:
-            for record in batch.records:
-                self._add_record(batch.info, record)
-        self.records += len(batch)
+            for row in sorted(rows, reverse=True):
+                self.beginRemoveRows(QModelIndex(), row, row)
+                del self._entries[row]
+                self.endRemoveRows()
+            self._number()
+        for run in gone:
+            self._live.pop(run, None)
+            self._curves.pop(run, None)
+            self._alive.discard(run)
+            self._changed.discard(run)
 
-    def _add_record(self, info: StreamInfo, record: Record) -> None:
-        if isinstance(record, EpisodeRecord):
-            self._worker(info).add_episode(record)
-        elif isinstance(record, MetricRecord):
-            self._worker(info).add_metric(record)
-        elif isinstance(record, LogRecord):
-            self.logs.append(record)
-        elif isinstance(record, RunRecord):
-            self._add_run(info, record)
+    def _is_gone(self, run: str, stored: dict[str, dict[str, Any]], now_s: float) -> bool:
+        if run in stored:
+            return False
+        live = self._live.get(run)
+        return run in self._stored or live is None or now_s - live.seen_s > UNSTORED_S
 
-    def _add_run(self, info: StreamInfo, record: RunRecord) -> None:
-        """A worker's own word about its run, or its proxy's word about the worker's process, or one stream of it."""
-        if not info.worker.startswith(PROXY_PREFIX):
-            if record.state == "running":
-                self._worker(info)
-            worker = self.workers.get((info.run, info.worker))
-            if worker is not None:
-                worker.state = record.state
+    def _insert(self, runs: list[str], stored: dict[str, dict[str, Any]]) -> None:
+        """Make entries, oldest first, so that a run keeps its colour however many come after it."""
+        if not runs:
             return
-        worker = self.workers.get((info.run, info.worker.removeprefix(PROXY_PREFIX)))
-        if worker is None or record.facts.get("stream", worker.stream) != worker.stream:
+        made: list[RunEntry] = []
+        for run in reversed(runs):
+            live, row = self._live.get(run), stored.get(run)
+            started_ns = row["started_ns"] if row is not None else live.started_ns if live is not None else 0
+            made.append(RunEntry(run, started_ns=started_ns, color_index=self._next_color))
+            self._next_color += 1
+            self._changed.add(run)
+        if len(made) > MOST_STRUCTURAL:
+            self.beginResetModel()
+            self._entries = sorted([*self._entries, *made], key=_age, reverse=True)
+            self._number()
+            self.endResetModel()
             return
-        if record.state not in ALIVE or worker.state in ALIVE:  # a late word wakes nobody
-            worker.state = record.state
+        for entry in made:
+            place = next((at for at, other in enumerate(self._entries) if _age(other) < _age(entry)), len(self._rows))
+            self.beginInsertRows(QModelIndex(), place, place)
+            self._entries.insert(place, entry)
+            self._number()
+            self.endInsertRows()
 
-    def _worker(self, info: StreamInfo) -> WorkerView:
-        """The worker's view. Beyond `KEPT_WORKERS` the one that was silent for longest is forgotten."""
-        key = (info.run, info.worker)
-        worker = self.workers.get(key)
-        if worker is None:
-            worker = self.workers[key] = WorkerView(info.worker, info.run, info.run_name)
-            if len(self.workers) > KEPT_WORKERS:
-                self.workers.popitem(last=False)
-        self.workers.move_to_end(key)
-        worker.stream = info.stream
-        return worker
+    def _number(self) -> None:
+        self._rows = {entry.run: row for row, entry in enumerate(self._entries)}
 
+    def _refresh(self, now_s: float) -> None:
+        """Work the changed entries out anew, and tell of them, neighbours together."""
+        rows: list[int] = []
+        for run in self._changed:
+            row = self._rows.get(run)
+            if row is None:
+                continue
+            entry = self._entries[row]
+            self._fill(entry, now_s)
+            (self._alive.add if entry.state in ALIVE else self._alive.discard)(run)
+            rows.append(row)
+        self._changed.clear()
+        rows.sort()
+        first = 0
+        for place in range(1, len(rows) + 1):
+            if place == len(rows) or rows[place] != rows[place - 1] + 1:
+                self.dataChanged.emit(self.index(rows[first]), self.index(rows[place - 1]))
+                first = place
 
-class SubscriberAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """One subscriber's figures in the router's heartbeat, in records."""
+    def _fill(self, entry: RunEntry, now_s: float) -> None:
+        row, live = self._stored.get(entry.run), self._live.get(entry.run)
+        if row is not None:
+            entry.set_name(row["name"])
+            entry.state = row["state"]
+            entry.started_ns, entry.ended_ns, entry.seen_ns = row["started_ns"], row["ended_ns"], row["seen_ns"]
+            entry.steps, entry.episodes = max(entry.steps, row["steps"]), max(entry.episodes, row["episodes"])
+            entry.workers, entry.drops = max(entry.workers, row["workers"]), row["drops"]
+            entry.mean_return = row["mean_return"]
+        if live is not None:
+            self._fill_live(entry, live, now_s, is_stored=row is not None)
+        names, entry.telemetry_mode = self._working.get(entry.run, ((), ""))
+        entry.worker_names = names
+        curve = self._curves.get(entry.run, ())
+        is_whole = live is not None and live.episodes >= entry.episodes
+        entry.sparkline = tuple(live.curve.values) if live is not None and (is_whole or not curve) else curve
+        if entry.state not in ALIVE:
+            entry.step_rate_hz = 0.0
+        entry.estimate()
 
-    name: str = ""
-    overflow: str = ""
-    max_queue: int = 0
-    published: int = 0
-    delivered: int = 0
-    dropped: dict[str, int] = {}
-    depth: int = 0
-    in_flight: int = 0
-    peak: int = 0
-    is_live: bool = False
-
-    @property
-    def queued(self) -> int:
-        """Records that wait or are under way."""
-        return self.depth + self.in_flight
-
-    @property
-    def total_dropped(self) -> int:
-        """Records dropped, whatever the reason."""
-        return sum(self.dropped.values())
-
-    @property
-    def is_balanced(self) -> bool:
-        """Whether published = delivered + dropped + queued."""
-        return self.published == self.delivered + self.total_dropped + self.queued
-
-
-class StoreFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The DB writer's figures in its heartbeat; zeros before the first."""
-
-    rows_committed: int = 0
-    commits: int = 0
-    commit_s: float = 0.0
-    database_bytes: int = 0
-    wal_bytes: int = 0
-
-
-def accounts_of(status: Status | None) -> list[SubscriberAccount]:
-    """Every subscriber's account, as the router last reported; empty before it did."""
-    figures = _statistics_of(status, ROUTER).get("subscribers", {})
-    accounts = msgspec.convert(figures, dict[str, SubscriberAccount])
-    return [msgspec.structs.replace(account, name=name) for name, account in accounts.items()]
-
-
-def store_figures_of(status: Status | None) -> StoreFigures:
-    """The durable path's figures, as the DB writer last reported."""
-    return msgspec.convert(_statistics_of(status, DB_WRITER), StoreFigures)
-
-
-def _statistics_of(status: Status | None, name: str) -> dict[str, Any]:
-    children = status.children if status is not None else []
-    return next((child.statistics for child in children if child.name == name), dict[str, Any]())
+    def _fill_live(self, entry: RunEntry, live: RunLive, now_s: float, *, is_stored: bool) -> None:
+        entry.steps, entry.episodes = max(entry.steps, live.steps), max(entry.episodes, live.episodes)
+        entry.workers = max(entry.workers, live.workers)
+        entry.host = entry.host or live.host
+        entry.envs = live.envs or entry.envs
+        entry.last_reward = live.last_reward if live.last_reward is not None else entry.last_reward
+        if live.best is not None:
+            entry.best_return = live.best if entry.best_return is None else max(entry.best_return, live.best)
+        is_newest = len(live.recent) == live.recent.maxlen or live.episodes >= entry.episodes
+        if live.recent and (is_newest or entry.mean_return is None):
+            entry.mean_return = live.mean_return
+        if live.state and (not is_stored or now_s - live.told_s < LIVE_WORD_S):
+            entry.state = live.state
+        entry.step_rate_hz = live.rate.per_s(now_s)
+        if live.facts:
+            entry.set_facts(live.facts)
+            live.facts = {}
 
 
-def _env_steps(batch: RecordBatch) -> int:
-    """Environment steps in a step batch: the rows that only reset an environment are none."""
-    try:
-        flags = batch.columns["flags"]
-    except ValueError:  # the stream's schema has no such column
-        return len(batch)
-    return int(((flags & IS_RESET) == 0).sum())
+def _age(entry: RunEntry) -> tuple[int, str]:
+    return entry.started_ns, entry.run
 
 
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return sum(known) / len(known)
+_ATTRIBUTES: dict[int, str] = {
+    RunRole.RUN: "run",
+    RunRole.STATE: "state",
+    RunRole.STEPS: "steps",
+    RunRole.EPISODES: "episodes",
+    RunRole.MEAN_RETURN: "mean_return",
+    RunRole.STEP_RATE_HZ: "step_rate_hz",
+    RunRole.PROGRESS: "progress",
+}

@@ -6,7 +6,7 @@ from typing import IO, Protocol, Self
 from rich.console import Console
 from rich.live import Live
 
-from runlane.gui.run_model import RunView
+from runlane.gui.run_view import RunView
 from runlane.gui.terminal_view import plain_line, render
 from runlane.transport.messages import Status
 

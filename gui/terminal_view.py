@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runlane.gui.block_chart import block_chart
-from runlane.gui.run_model import (
+from runlane.gui.run_view import (
     RECENT_EPISODES,
     RunView,
     StoreFigures,

@@ -16,7 +16,7 @@ from runlane.config import names
 from runlane.config.errors import GraphError, SettingsError
 from runlane.config.settings import QueuePolicy, Settings
 from runlane.demo_summary import Evidence, compare, print_hints, print_summary, print_watch_hint, read_report, stored_of
-from runlane.gui.run_model import RunView, accounts_of
+from runlane.gui.run_view import RunView, accounts_of
 from runlane.gui.screen import Screen, screen_for
 from runlane.launch import GraphProcess, tail
 from runlane.transport.clock import Clock, SystemClock
@@ -24,6 +24,7 @@ from runlane.transport.endpoint import data_dir_of, database_of
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.messages import ChildStatus, Status
 from runlane.transport.subscriber import Subscriber
+from runlane.window_check import can_open
 
 WORKER_MODULE = "runlane.workers.cartpole"
 FAST_PATH = QueuePolicy("drop_oldest", 4096)
@@ -195,12 +196,12 @@ def _watch(
 ) -> tuple[Watch, int]:
     """Start, watch, stop in order; returns what was watched and the supervisor's exit code."""
     graph = GraphProcess(arguments, settings)
-    policy = None if names.GUI in settings.subscribers else FAST_PATH
+    policy = None if names.TERMINAL in settings.subscribers else FAST_PATH
     try:
         with _environment(names.ENV_WORKER_REPORT, str(report)):
-            graph.start()
+            graph.start(with_gui=can_open(os.environ))
         with (
-            Subscriber(names.GUI, kinds=KINDS, policy=policy, settings=settings) as subscriber,
+            Subscriber(names.TERMINAL, kinds=KINDS, policy=policy, settings=settings) as subscriber,
             GraphClient(settings) as client,
             screen,
         ):

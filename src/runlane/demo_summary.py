@@ -23,7 +23,7 @@ from runlane.actors.store_reader import query
 from runlane.config.errors import StoreError
 from runlane.config.load import shipped
 from runlane.config.settings import Settings
-from runlane.gui.run_model import SubscriberAccount
+from runlane.gui.run_view import SubscriberAccount
 from runlane.gui.terminal_view import drops_text, policy_text, size_text
 from runlane.transport.endpoint import database_of
 

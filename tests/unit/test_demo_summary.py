@@ -21,7 +21,7 @@ from runlane.demo_summary import (
     read_report,
     stored_of,
 )
-from runlane.gui.run_model import SubscriberAccount
+from runlane.gui.run_view import SubscriberAccount
 from runlane.transport.columns import step_dtype
 from runlane.transport.messages import StepField, StepSchema, StreamInfo
 from runlane.transport.records import EpisodeRecord

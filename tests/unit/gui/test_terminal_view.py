@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from runlane.gui.block_chart import BLOCKS, block_chart, resample
-from runlane.gui.run_model import RunView, WorkerView
+from runlane.gui.run_view import RunView, WorkerView
 from runlane.gui.screen import LiveScreen, PlainLines, screen_for
 from runlane.gui.terminal_view import clock_text, plain_line, render, short, size_text
 from runlane.transport.messages import ChildStatus, Status

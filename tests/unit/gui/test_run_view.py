@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runlane.config.names import KINDS
-from runlane.gui.run_model import (
+from runlane.gui.run_view import (
     CURVE_POINTS,
     KEPT_BUCKETS,
     KEPT_LOGS,
