@@ -1,7 +1,7 @@
 """Reading the database from other processes: one short read-only connection per question."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import apsw
 import msgspec
 
 from runlane.actors.mean_return import mean_return
-from runlane.actors.sql import Connection, Cursor, SqlRow
+from runlane.actors.sql import Connection, Cursor, SqlRow, SqlValue
 from runlane.actors.store_file import open_readonly, store_errors
 from runlane.actors.topology import proxy_name
 from runlane.config.errors import StoreError
@@ -62,8 +62,11 @@ def list_runs(path: Path, now_ns: int | None = None) -> list[RunRow]:
         return [_run_row(connection, row) for row in connection.execute(_RUNS, (proxy_name(""), heard_ns)).fetchall()]
 
 
-def query(path: Path, sql: str) -> tuple[tuple[str, ...], list[SqlRow]]:
-    """Column names and all rows of one statement that reads; raises `StoreError` on any other."""
+def query(path: Path, sql: str, bindings: Sequence[SqlValue] = ()) -> tuple[tuple[str, ...], list[SqlRow]]:
+    """Column names and all rows of one statement that reads; raises `StoreError` on any other.
+
+    `bindings` are the values of its `?`.
+    """
     columns: list[str] = []
     seen: list[str] = []
 
@@ -80,7 +83,7 @@ def query(path: Path, sql: str) -> tuple[tuple[str, ...], list[SqlRow]]:
         cursor = connection.cursor()
         cursor.exec_trace = before_each
         try:
-            rows = cursor.execute(sql).fetchall()
+            rows = cursor.execute(sql, bindings or None).fetchall()
         except apsw.ReadOnlyError as error:
             raise _read_only(path) from error
         except apsw.Error as error:

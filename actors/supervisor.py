@@ -86,6 +86,7 @@ class Supervisor:
         clock: Clock | None = None,
         topology: Topology | None = None,
         until_idle: bool = False,
+        with_gui: bool = False,
     ) -> None:
         """`child_arguments` are the `--config` and `--set` options this process got, for its actors.
 
@@ -94,7 +95,7 @@ class Supervisor:
         """
         self.settings = settings
         self.clock = clock or SystemClock()
-        self.topology = topology or Topology(settings, self.clock.wall_ns(), child_arguments)
+        self.topology = topology or Topology(settings, self.clock.wall_ns(), child_arguments, with_gui=with_gui)
         self.graph = Graph(settings.supervisor, data_dir_of(settings) / names.LOG_DIR)
         self.rejections = Rejections({})
         self.exit_code = 0

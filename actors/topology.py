@@ -68,9 +68,15 @@ def unique_name(wanted: str, taken: Collection[str]) -> str:
 class Topology:
     """The specs of one supervisor's life. Workers of the same `run_name` (or of none) share one new run id."""
 
-    def __init__(self, settings: Settings, wall_ns: int, child_arguments: Sequence[str] = ()) -> None:
-        """`child_arguments` are the `--config` and `--set` options every child gets as the supervisor did."""
+    def __init__(
+        self, settings: Settings, wall_ns: int, child_arguments: Sequence[str] = (), *, with_gui: bool = False
+    ) -> None:
+        """`child_arguments` are the `--config` and `--set` options every child gets as the supervisor did.
+
+        `with_gui` adds the window. It is never started again: who closes it wants it closed.
+        """
         self._settings = settings
+        self._with_gui = with_gui
         self._child_arguments = list(child_arguments)
         run_names = {worker.run_name for worker in settings.workers.values()}
         self._runs = {run_name: new_run_id(wall_ns) for run_name in run_names}
@@ -81,6 +87,8 @@ class Topology:
         for name, worker in self._settings.workers.items():
             run, run_name = self._runs[worker.run_name], worker.run_name or ""
             specs += [self.proxy(name, run, run_name), self._worker(name, worker, run, run_name)]
+        if self._with_gui and not any(spec.kind == "gui" for spec in specs):
+            specs.append(self._spec(names.GUI, "gui", [_RUNLANE, "gui"], "temporary"))
         seen: set[str] = set()
         for spec in specs:
             if spec.name in seen:

@@ -66,3 +66,7 @@ class FastLaneError(RunlaneError):
 
 class VideoError(RunlaneError):
     """Videos cannot be made here: PyAV is missing, or another recorder writes into the same directory."""
+
+
+class WindowError(RunlaneError):
+    """No window can be opened here: Qt, a library it needs, or a display is missing."""

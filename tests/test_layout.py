@@ -36,7 +36,7 @@ EMPTY_NAMES = {
 # The worker side lives in a stranger's training process; pip's resolver and import time are theirs.
 HEAVY = {"PySide6", "apsw", "sqlite3", "typer", "rich", "psutil", "gymnasium", "torch", "asyncio", "tkinter", "pandas"}
 # Files of gui/ that may import QtWidgets: windows and views draw, everything else is a model first.
-DRAWING = re.compile(r"(app|main_window|telemetry_mode|.*_view)\.py")
+DRAWING = re.compile(r"(app|main_window|telemetry_mode|.*_view|.*_tab)\.py")
 
 
 def _code_files() -> list[Path]:

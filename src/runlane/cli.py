@@ -78,6 +78,7 @@ def up(
     no_workers: Annotated[
         bool, typer.Option("--no-workers", help="Start none of the workers the settings declare.")
     ] = False,
+    with_gui: Annotated[bool, typer.Option("--gui", help="Open the window, too; closing it stops nothing.")] = False,
     config: Config = None,
     sets: Sets = None,
 ) -> None:
@@ -92,7 +93,11 @@ def up(
     configure_log(names.SUPERVISOR, settings.log_level)
     if no_workers:
         settings = msgspec.structs.replace(settings, workers={})
-    raise typer.Exit(Supervisor(settings, options, until_idle=until_idle).run())
+    if with_gui:
+        from runlane.window_check import check_window
+
+        check_window(os.environ)
+    raise typer.Exit(Supervisor(settings, options, until_idle=until_idle, with_gui=with_gui).run())
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -238,6 +243,27 @@ def watch(
     settings, _ = _settings(config, sets)
     wanted = Wanted("" if run == LATEST else run, worker, fps, tile, graphics.value, frames, seconds)
     watch_lane(settings, wanted, os.environ)
+
+
+@app.command()
+def gui(
+    run: Annotated[str, typer.Argument(help="Id of the run, the beginning of one, its name, or `latest`.")] = LATEST,
+    connect: Annotated[
+        str, typer.Option(help="Another graph: `tcp://HOST:PORT` of its supervisor, or its data directory.")
+    ] = "",
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Open the window: live wall, telemetry, runs, health. Needs `pip install "runlane[gui]"`.
+
+    It may be closed, killed and opened again at any time: training does not notice.
+    """
+    from runlane.window import connected_to, run_window
+
+    settings, _ = _settings(config, sets)
+    if connect:
+        settings = connected_to(settings, connect)
+    raise typer.Exit(run_window(settings, "" if run == LATEST else run))
 
 
 @app.command()

@@ -48,9 +48,10 @@ class GraphProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline_write = -1
 
-    def start(self, *, until_idle: bool = False, no_workers: bool = False) -> Status:
+    def start(self, *, until_idle: bool = False, no_workers: bool = False, with_gui: bool = False) -> Status:
         """Start and wait until every child is up; raises `GraphError` with the end of the log."""
-        flags = [*(["--until-idle"] if until_idle else []), *(["--no-workers"] if no_workers else [])]
+        wanted = {"--until-idle": until_idle, "--no-workers": no_workers, "--gui": with_gui}
+        flags = [flag for flag, is_wanted in wanted.items() if is_wanted]
         log = data_dir_of(self.settings) / names.LOG_DIR / "supervisor.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         lifeline_read, self._lifeline_write = os.pipe()
