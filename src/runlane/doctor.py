@@ -3,13 +3,15 @@
 Nothing is changed, but for what dead processes left (sockets, locks, rings), which is removed as every actor does.
 """
 
+import ctypes
 import os
 import platform
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +33,24 @@ State = Literal["ok", "warn", "fail"]
 
 LIBRARIES = ("msgpack", "msgspec", "numpy", "psutil", "rich", "typer")
 REINSTALL = "pip install --upgrade runlane"
+WINDOW_INSTALL = 'pip install "runlane[gui]"'
+QT_START_S = 20.0
+# What Qt loads from the system, and the Debian and Ubuntu package that has it.
+WINDOW_LIBRARIES = {
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libfontconfig.so.1": "libfontconfig1",
+    "libdbus-1.so.3": "libdbus-1-3",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libxcb-cursor.so.0": "libxcb-cursor0",
+    "libxcb-icccm.so.4": "libxcb-icccm4",
+    "libxcb-keysyms.so.1": "libxcb-keysyms1",
+    "libxcb-shape.so.0": "libxcb-shape0",
+    "libxcb-xkb.so.1": "libxcb-xkb1",
+    "libxkbcommon-x11.so.0": "libxkbcommon-x11-0",
+}
+X11_PREFIXES = ("libxcb-", "libxkbcommon-x11")
 OLDEST_PYTHON = (3, 11)
 FIXED_SQLITE = (3, 51, 3)  # the first without the WAL-reset bug, https://sqlite.org/wal.html#walresetbug
 WITHDRAWN_SQLITE = (3, 52, 0)
@@ -82,6 +102,8 @@ def examine(settings: Settings) -> list[Check]:
         "sqlite": _check_sqlite,
         "gymnasium": lambda: check_gymnasium(installed_version("gymnasium")),
         "pyside6": lambda: check_pyside(installed_version("PySide6-Essentials"), sys.version_info[:2]),
+        "pyqtgraph": lambda: check_pyqtgraph(installed_version("pyqtgraph"), installed_version("PySide6-Essentials")),
+        "window": lambda: _check_window(os.environ),
         "processors": lambda: check_processors(_usable_processors()),
         "shared memory": lambda: check_shared_memory(SHARED_MEMORY, run_dir_of(settings)),
         "data directory": lambda: check_data_dir(data_dir_of(settings)),
@@ -162,13 +184,75 @@ def check_gymnasium(version: str | None) -> Check:
 
 
 def check_pyside(version: str | None, python: tuple[int, ...]) -> Check:
-    """Optional. 6.12.0 drops a reference to None on every void call on Python 3.11, and aborts after some 5,000."""
+    """Optional. 6.12.0 drops a reference to None on every void call before Python 3.12, and aborts after some 5,000."""
     if version is None:
-        return Check("pyside6", "ok", "not installed; only the window viewer needs it")
-    if version.startswith("6.12.0") and python == (3, 11):
+        return Check("pyside6", "ok", f"not installed; only `runlane gui` needs it: {WINDOW_INSTALL}")
+    if version.startswith("6.12.0") and python < (3, 12):
         remedy = 'pip install "PySide6-Essentials<6.12"'
-        return Check("pyside6", "warn", f"{version} aborts on Python 3.11 after some thousand calls", remedy)
+        shown = f"{python[0]}.{python[1]}"
+        return Check("pyside6", "warn", f"{version} aborts on Python {shown} after some thousand calls", remedy)
     return Check("pyside6", "ok", version)
+
+
+def check_pyqtgraph(version: str | None, pyside: str | None) -> Check:
+    """Optional, as PySide6 is; half of the pair is of no use."""
+    if version is not None:
+        return Check("pyqtgraph", "ok", version)
+    if pyside is None:
+        return Check("pyqtgraph", "ok", "not installed; only `runlane gui` needs it")
+    return Check("pyqtgraph", "warn", "not installed, though PySide6 is; `runlane gui` needs both", WINDOW_INSTALL)
+
+
+def _check_window(environment: Mapping[str, str]) -> Check:
+    version = installed_version("PySide6-Essentials")
+    if version is None or sys.platform != "linux":
+        return check_window(version, [], has_display=False, problem="")
+    has_display = bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+    missing = [name for name in window_libraries(has_display=has_display) if not is_loadable(name)]
+    # Qt may want more than is known here. It is tried in a process of its own: it aborts where it cannot start.
+    problem = "" if missing else _qt_problem(environment)
+    return check_window(version, missing, has_display=has_display, problem=problem)
+
+
+def check_window(version: str | None, missing: Sequence[str], *, has_display: bool, problem: str) -> Check:
+    """What Qt needs of the system, besides Python. `missing` are sonames, `problem` what Qt itself said."""
+    if version is None:
+        return Check("window", "ok", "PySide6 is not installed; `runlane watch` needs no window")
+    where = "with a display" if has_display else "no display here: offscreen only"
+    if missing:
+        packages = " ".join(dict.fromkeys(WINDOW_LIBRARIES[name] for name in missing))
+        return Check("window", "warn", f"Qt cannot load {', '.join(missing)}", f"sudo apt-get install {packages}")
+    if problem:
+        return Check("window", "warn", f"Qt does not start: {problem}", "install the library it names")
+    return Check("window", "ok", f"Qt starts, {where}")
+
+
+def window_libraries(*, has_display: bool) -> list[str]:
+    """Sonames that Qt loads: everywhere, and to show a window on X11 more of them."""
+    return [name for name in WINDOW_LIBRARIES if has_display or not name.startswith(X11_PREFIXES)]
+
+
+def is_loadable(soname: str) -> bool:
+    """Whether the system's loader finds a library. It stays loaded, which harms nobody: none of these is Qt's."""
+    try:
+        ctypes.CDLL(soname)
+    except OSError:
+        return False
+    return True
+
+
+def _qt_problem(environment: Mapping[str, str]) -> str:
+    """What Qt says when it is started offscreen, in one line; empty when it starts."""
+    code = "from PySide6.QtWidgets import QApplication; QApplication([])"
+    offscreen = {**environment, "QT_QPA_PLATFORM": "offscreen"}
+    try:
+        found = subprocess.run([sys.executable, "-c", code], env=offscreen, capture_output=True, timeout=QT_START_S)
+    except subprocess.TimeoutExpired:
+        return f"not within {QT_START_S:g} s"
+    if not found.returncode:
+        return ""
+    lines = found.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else f"exit code {found.returncode}"
 
 
 # ---- machine ---------------------------------------------------------------------------------------------

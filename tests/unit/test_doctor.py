@@ -95,14 +95,65 @@ def test_gymnasium_is_optional() -> None:
     [
         (None, (3, 11), "ok"),
         ("6.12.0", (3, 11), "warn"),
+        ("6.12.0", (3, 10), "warn"),
         ("6.12.0", (3, 12), "ok"),
         ("6.12.1", (3, 11), "ok"),
         ("6.11.0", (3, 11), "ok"),
     ],
 )
 def test_the_bad_pair_of_pyside_and_python_is_known(version: str | None, python: tuple[int, int], state: str) -> None:
-    """6.12.0 on 3.11 aborts; either alone is well."""
+    """6.12.0 before 3.12 aborts; either alone is well."""
     assert doctor.check_pyside(version, python).state == state
+
+
+@pytest.mark.parametrize(
+    ("version", "pyside", "state"), [("0.14.0", "6.11.0", "ok"), (None, None, "ok"), (None, "6.11.0", "warn")]
+)
+def test_half_of_the_window_is_named(version: str | None, pyside: str | None, state: str) -> None:
+    """PySide6 without pyqtgraph opens no window; neither is nobody's fault."""
+    check = doctor.check_pyqtgraph(version, pyside)
+    assert check.state == state
+    assert bool(check.remedy) == (state == "warn")
+
+
+def test_missing_libraries_of_qt_are_named_with_the_command_that_installs_them() -> None:
+    """Each package once."""
+    missing = ["libEGL.so.1", "libxcb-cursor.so.0"]
+    check = doctor.check_window("6.11.0", missing, has_display=True, problem="")
+    assert (check.state, check.remedy) == ("warn", "sudo apt-get install libegl1 libxcb-cursor0")
+    assert "libEGL.so.1, libxcb-cursor.so.0" in check.detail
+
+
+def test_without_a_display_nothing_of_x11_is_asked_for() -> None:
+    """Offscreen needs six libraries."""
+    assert len(doctor.window_libraries(has_display=False)) == 6
+    assert set(doctor.window_libraries(has_display=True)) == set(doctor.WINDOW_LIBRARIES)
+
+
+def test_what_qt_itself_says_is_passed_on() -> None:
+    """It may want more than is known here."""
+    check = doctor.check_window("6.11.0", [], has_display=False, problem="could not load libfoo")
+    assert (check.state, "libfoo" in check.detail) == ("warn", True)
+    assert doctor.check_window("6.11.0", [], has_display=False, problem="").state == "ok"
+    assert doctor.check_window(None, [], has_display=True, problem="").state == "ok"
+
+
+def test_the_system_loader_is_asked() -> None:
+    """As Qt asks it."""
+    assert doctor.is_loadable("libc.so.6")
+    assert not doctor.is_loadable("libno-such-library.so.9")
+
+
+def test_looking_at_qt_loads_none_of_it_here(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A doctor must not die of what it looks for: Qt starts in a process of its own, and its last words are told."""
+    import sys
+
+    before = {name for name in sys.modules if name.startswith("PySide6")}
+    monkeypatch.setattr(doctor, "installed_version", lambda _name: "6.11.0")
+    monkeypatch.setattr(doctor, "is_loadable", lambda _name: True)
+    (found,) = [check for check in doctor.examine(settings) if check.name == "window"]
+    assert found.state in ("ok", "warn")
+    assert {name for name in sys.modules if name.startswith("PySide6")} == before
 
 
 # ---- machine ---------------------------------------------------------------------------------------------
