@@ -51,6 +51,9 @@ INSERT INTO retention_rows (stream_no, class, reason, last_seq, rows, t_ns, is_d
 SELECT ?1, t.class, ?3, ?4, 0, max(t.t_ns), 1
   FROM streams AS s JOIN retention_rows AS t USING (stream_no)
  WHERE s.run = ?2 AND t.reason = ?3
+   AND NOT EXISTS (SELECT 1 FROM streams AS o
+                    WHERE o.run = ?2 AND o.stream_no <> ?1 AND o.worker NOT GLOB 'proxy-*' AND NOT EXISTS
+                     (SELECT 1 FROM retention_rows AS m WHERE m.stream_no = o.stream_no AND m.reason = ?3))
  GROUP BY t.class HAVING max(t.t_ns) >= ?5
     ON CONFLICT DO NOTHING
 """
@@ -112,8 +115,11 @@ class DeletionRows:
     def note_stream(self, stream_no: int, info: StreamInfo) -> bool:
         """Delete a new stream that began before its run was deleted, as one from a journal that nobody had drained.
 
-        One that began later, as of a resume, brings its run back. A proxy's report does neither: it is about others.
+        One that began later brings its run back, and so does a resume, whatever the clock of its host says: who resumes
+        wants the run, and from then on nothing of it is refused. A proxy's report does neither: it is about others.
         """
+        if info.is_resumed:
+            return False
         started_ns = 0 if info.worker.startswith(proxy_name("")) else info.started_ns
         self.connection.execute(_NOTE_STREAM, (stream_no, info.run, DELETED, SEQ_MASK, started_ns))
         return self.connection.changes() > 0

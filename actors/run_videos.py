@@ -5,6 +5,7 @@ not be there at all. The recorder, which counts its videos in memory, looks from
 gone (`VideoShelf.forget_gone`).
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -27,14 +28,22 @@ class RunVideos:
     def remove(self, streams: Iterable[str], most: int) -> bool:
         """Remove about so many files of these streams; whether nothing is left that can be removed.
 
-        What cannot be removed stays, and is told once per call: no rows wait for it.
+        What cannot be removed stays, and is told once: no rows wait for it.
         """
+        failures: list[OSError] = []
         for stream in streams:
             for path in self._files(stream):
                 if most <= 0:
                     return False
-                most -= self._unlink(path)
-            self._remove_directory(stream)
+                try:
+                    path.unlink(missing_ok=True)
+                    most -= 1
+                except OSError as error:
+                    failures.append(error)
+            with contextlib.suppress(OSError):  # there is none, or what is left in it is not ours
+                (self._directory / stream).rmdir()
+        if failures:
+            log_event(log_ids.DURABLE_PRUNE_FAILED, error=str(failures[0]), others=len(failures) - 1)
         return True
 
     def _files(self, stream: str) -> Iterator[Path]:
@@ -44,17 +53,3 @@ class RunVideos:
         except OSError:  # it has none
             return
         yield from found
-
-    def _unlink(self, path: Path) -> bool:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            log_event(log_ids.DURABLE_PRUNE_FAILED, error=str(error))
-            return False
-        return True
-
-    def _remove_directory(self, stream: str) -> None:
-        try:
-            (self._directory / stream).rmdir()
-        except OSError:  # there is none, or what is left in it is not ours
-            return

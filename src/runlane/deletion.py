@@ -49,9 +49,9 @@ def delete(settings: Settings, run: str, confirm: Callable[[str], bool]) -> int:
         done = _follow(found.run, ask)
     _say(f"run {_title(done)} is deleted: {_counts(done)}")
     if done.videos:
-        sys.stderr.write(f"runlane: {done.videos} videos of it cannot be removed from {_videos_of(settings)}\n")
+        sys.stderr.write(f"runlane: {_videos(done)} of it cannot be removed from {_videos_of(settings)}\n")
     elif found.videos:
-        _say(f"and its {found.videos} videos")
+        _say(f"and {_videos(found)} of it")
     return 1 if done.videos else 0
 
 
@@ -98,7 +98,7 @@ def _follow(run: str, ask: Callable[..., RunDeletion]) -> RunDeletion:
 
 
 def _question(found: RunDeletion) -> str:
-    videos = f" and {found.videos} videos" if found.videos else ""
+    videos = f" and {_videos(found)}" if found.videos else ""
     return f"Delete run {_title(found)}: {found.steps} steps, {found.episodes} episodes{videos}?"
 
 
@@ -108,6 +108,10 @@ def _title(found: RunDeletion) -> str:
 
 def _counts(done: RunDeletion) -> str:
     return ", ".join(f"{rows} {name} rows" for name, rows in done.rows.items() if rows) or "it had no rows"
+
+
+def _videos(found: RunDeletion) -> str:
+    return f"{found.videos} video{'s' if found.videos != 1 else ''}"
 
 
 def _videos_of(settings: Settings) -> str:

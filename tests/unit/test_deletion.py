@@ -56,13 +56,22 @@ def test_a_run_is_deleted_to_its_end_with_exact_counts(settings: Settings, capsy
     said = capsys.readouterr().out.splitlines()
     assert said == [
         f"run R1 is deleted: {STEPS + 5} step rows, 2 info rows, 1 log rows, 1 metric rows, 20 episode rows",
-        "and its 1 videos",
+        "and 1 video of it",
     ]
     assert (rows(settings, 1), rows(settings, 2)) == (EMPTY, FULL)
     assert [row.run for row in list_runs(database_of(settings))] == ["R2"]
     assert not (data_dir_of(settings) / VIDEO_DIR / f"{1:032x}").exists()
     assert delete(settings, "R1", yes) == 0
     assert "was removed before" in capsys.readouterr().out
+
+
+def test_a_video_that_cannot_be_removed_is_told(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rows are gone all the same; the exit code says that not everything is."""
+    folder = data_dir_of(settings) / VIDEO_DIR / f"{1:032x}"
+    (folder / "0-00000002.mp4").mkdir()  # nobody unlinks a directory
+    assert delete(settings, "R1", yes) == 1
+    assert "1 video of it cannot be removed from" in capsys.readouterr().err
+    assert (rows(settings, 1), [path.name for path in folder.iterdir()]) == (EMPTY, ["0-00000002.mp4"])
 
 
 def test_who_is_asked_sees_what_would_go_and_may_say_no(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +83,7 @@ def test_who_is_asked_sees_what_would_go_and_may_say_no(settings: Settings, caps
         return False
 
     assert delete(settings, "R1", no) == 1
-    assert asked == [f"Delete run R1: {STEPS + 10} steps, 20 episodes and 1 videos?"]
+    assert asked == [f"Delete run R1: {STEPS + 10} steps, 20 episodes and 1 video?"]
     assert capsys.readouterr().out == "nothing is deleted\n"
     assert rows(settings, 1) == FULL
 

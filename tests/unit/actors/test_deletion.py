@@ -271,17 +271,20 @@ def test_a_stream_that_comes_after_its_run_was_deleted_is_deleted_too(desk: Desk
 
 
 def test_a_resumed_run_begins_anew(desk: Desk) -> None:
-    """Who resumes a deleted run wants it; it may be deleted again, and is counted on."""
+    """Who resumes a deleted run wants it, also from a host whose clock is behind; it may be deleted again."""
     add_run(desk.store, 1, 10)
     desk.delete("R1")
-    desk.clock.move(1.0)
-    again = open_stream(desk.store, info(4, "R1", worker="w1", started_ns=desk.clock.wall_ns(), is_resumed=True))
+    behind_ns = desk.clock.wall_ns() - 60_000_000_000
+    again = open_stream(desk.store, info(4, "R1", worker="w1", started_ns=behind_ns, is_resumed=True))
     put(desk.store, again, "run", RunRecord(1, desk.clock.wall_ns(), "running", {}))
     assert put_steps(desk.store, again, range(2, 12)) == 10
     assert desk.listed() == ["R1"]
+    other = open_stream(desk.store, info(5, "R1", worker="forked", started_ns=behind_ns))
+    assert put_steps(desk.store, other, range(1, 5)) == 4
+    put(desk.store, other, "run", RunRecord(5, 1, "running", {}), RunRecord(6, 1, "finished", {}))
     put(desk.store, again, "run", RunRecord(12, desk.clock.wall_ns(), "finished", {}))
-    assert desk.delete("R1").rows == ROWS | {"step": STEPS + 5 + 10}
-    assert left(desk.store, again) == EMPTY
+    assert desk.delete("R1").rows == ROWS | {"step": STEPS + 5 + 10 + 4}
+    assert left(desk.store, again) == left(desk.store, other) == EMPTY
 
 
 # ---- a kill --------------------------------------------------------------------------------------------------
