@@ -12,20 +12,24 @@ from typing import Any
 
 import msgspec
 
+from runlane.actors.deletion_desk import DeletionDesk
+from runlane.actors.orphans import journals_dir
 from runlane.actors.outage import Outage
 from runlane.actors.retention import Retention
+from runlane.actors.run_videos import RunVideos
 from runlane.actors.store import Store
 from runlane.actors.store_figures import CommitTimes, FigureRows, Figures
 from runlane.actors.store_file import StoreFullError
+from runlane.actors.video_file import VIDEO_DIR
 from runlane.config import log_ids
 from runlane.config.errors import StoreError, WireError
 from runlane.config.names import DB_WRITER, KINDS
 from runlane.config.settings import Settings
 from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.columns import decode_records
-from runlane.transport.endpoint import RoleLock, database_of, make_run_dir
+from runlane.transport.endpoint import RoleLock, data_dir_of, database_of, make_run_dir
 from runlane.transport.log import log_event
-from runlane.transport.messages import StepSchema, StreamInfo
+from runlane.transport.messages import RunDelete, StepSchema, StreamInfo
 from runlane.transport.subscriber_link import SubscriberLink
 from runlane.transport.wire import STEP, BatchHeader, Delivery, Frame, Section
 
@@ -96,7 +100,9 @@ class DbWriterActor:
             return
         self._outage.end(self.clock.monotonic_s())
         log_event(log_ids.DURABLE_OPENED, database=database)
-        self._retention = Retention(self._store, self.settings.retention, self.clock)
+        videos = RunVideos(data_dir_of(self.settings) / VIDEO_DIR)
+        self._retention = Retention(self._store, self.settings.retention, self.clock, videos)
+        self._desk = DeletionDesk(self._store, self._retention, videos, journals_dir(self.settings), self.clock)
         declared = self.settings.subscribers.get(DB_WRITER)
         window = declared.window if declared is not None else 16
         kinds: list[str] = declared.kinds if declared is not None else list(KINDS)
@@ -105,6 +111,7 @@ class DbWriterActor:
         self._link.on_streams_alive = self._on_streams_alive
         self._link.on_accounts = self._figures.on_accounts
         self._link.on_metrics = self._figures.on_metrics
+        self._link.on_run_delete = self._on_run_delete
 
     @property
     def _is_open(self) -> bool:
@@ -205,6 +212,10 @@ class DbWriterActor:
     def _on_streams_alive(self, streams: list[str]) -> None:
         """The router's word, once a second. A commit of ours notes it, one with records if there is any."""
         self._heard.update(dict.fromkeys(streams, self.clock.wall_ns()))
+
+    def _on_run_delete(self, question: RunDelete) -> None:
+        """A person's wish: noted now, between two transactions; the rows go when retention has its turn."""
+        self._link.answer(self._desk.answer(question, self.clock.monotonic_s() - self._link.joined_s))
 
     def _own_values(self) -> dict[str, float]:
         """Our own figures at this moment, since those of the moment before."""

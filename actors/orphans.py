@@ -132,6 +132,15 @@ def is_beyond_reading(directory: Path) -> bool:
     return (reader.info or _info_of_head(directory)) is None and not is_worker_alive(directory)
 
 
+def living_workers(parent: Path, run: str) -> list[str]:
+    """Workers of a run that live on this host and have a journal, drained by somebody or not."""
+    try:
+        found = [info_of(path) for path in sorted(parent.iterdir()) if is_journal(path) and is_worker_alive(path)]
+    except OSError:
+        return []
+    return [info.worker for info in found if info is not None and info.run == run]
+
+
 def orphan_journals(settings: Settings) -> Iterator[tuple[Path, StreamInfo]]:
     """Those of them that say whose they are."""
     for directory in orphan_directories(journals_dir(settings)):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from runlane.actors import video_file
-from runlane.actors.video_file import MAX_FRAMES, Pixels, Result, VideoFile
+from runlane.actors.video_file import MAX_FRAMES, VIDEO_DIR, Pixels, Result, VideoFile
 from runlane.actors.video_rules import EpisodeKey, Video, is_wanted, over_budget, surplus
 from runlane.config import log_ids
 from runlane.config.errors import FastLaneError, VideoError, WireError
@@ -34,8 +34,8 @@ from runlane.transport.ring_files import find_rings, ring_directories
 from runlane.transport.ring_layout import Geometry, Hud
 from runlane.transport.subscriber import Subscriber
 
-VIDEO_DIR = "videos"
 LOOK_S = 0.25
+SHELF_LOOK_S = 5.0
 # Rings are looked at twice as often as frames are asked for, so that two clocks of one rate do not miss each other;
 # and a worker that shows more, for another viewer, is read hardly oftener than asked. A frame that comes early waits in
 # the ring: workers step in a rhythm of their own, and show every 20 or 40 ms where 33 are asked for.
@@ -144,6 +144,15 @@ class VideoShelf:
             if video.name in self._videos:
                 self.put(video._replace(episode_return=episode_return))
 
+    def forget_gone(self) -> None:
+        """Let go of videos whose stream's directory is gone: the DB writer removes those of a run that is deleted."""
+        try:
+            there = {entry.name for entry in os.scandir(self.directory)}
+        except OSError:
+            return
+        for video in [video for video in self._videos.values() if video.key.folder not in there]:
+            self._forget(video)
+
     def _add(self, video: Video) -> None:
         self._videos[video.name] = video
         environment = self._episodes.setdefault((video.key.folder, video.key.env_index), {})
@@ -158,9 +167,12 @@ class VideoShelf:
         with contextlib.suppress(OSError):  # left there, it is found at the next start
             video_file.remove(self.directory, video)
         self._removals.tell(video=video.name, reason=reason)
+        self._forget(video)
+        self.removed += 1
+
+    def _forget(self, video: Video) -> None:
         del self._videos[video.name]
         self.size -= video.size
-        self.removed += 1
         environment = self._episodes[video.key.folder, video.key.env_index]
         environment[video.key.episode].remove(video)
         if not environment[video.key.episode]:
@@ -224,7 +236,7 @@ class RecorderActor:
         self._results: OrderedDict[EpisodeKey, Result] = OrderedDict()  # of the newest episodes, seen or not
         self._unsettled: dict[EpisodeKey, tuple[float, float]] = {}  # until when, and the return by the HUD
         self._told = _Often(log_ids.FASTLANE_RECORDED, self.clock)
-        self._next_look_s = self._next_turn_s = 0.0
+        self._next_look_s = self._next_turn_s = self._next_shelf_look_s = 0.0
         self._is_stopping = self._is_drained = False
         self._frames = self._lapped = self._recorded = self._failed = 0
 
@@ -301,6 +313,9 @@ class RecorderActor:
     def _look(self, now_s: float) -> None:
         """Attach to new rings, let go of those whose worker is gone."""
         self._next_look_s = now_s + LOOK_S
+        if now_s >= self._next_shelf_look_s:
+            self._next_shelf_look_s = now_s + SHELF_LOOK_S
+            self._shelf.forget_gone()
         for path, lane in list(self._lanes.items()):
             if lane.reader.is_writer_alive:
                 continue

@@ -5,7 +5,7 @@ ever, so what there was remains on record. `retention_rows` says what is gone an
 it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runlane.actors.sql import Connection
 from runlane.transport.row_key import SEQ_BITS
@@ -13,6 +13,7 @@ from runlane.transport.row_key import SEQ_BITS
 # In the order in which a whole run is removed: `removed_runs` takes a run as removed when its episodes are.
 CLASSES = ("step", "info", "log", "metric", "episode")
 FOREVER_NS = (1 << 63) - 1
+DELETED = "deleted"  # the reason of what a person wants gone
 
 _MAX_CACHED = 4_096
 _STREAM_ROWS = 16  # what a stream costs beside its rows, as if it had so many more
@@ -21,6 +22,16 @@ _BEGUN = """
 SELECT DISTINCT r.run, r.ended_ns, t.class, t.reason
   FROM retention_rows AS t JOIN streams AS s USING (stream_no) JOIN ended_runs AS r USING (run)
  WHERE NOT t.is_done LIMIT ?
+"""
+_DELETIONS = """
+SELECT DISTINCT r.run, r.ended_ns
+  FROM retention_rows AS t JOIN streams AS s USING (stream_no) JOIN ended_runs AS r USING (run)
+ WHERE NOT t.is_done AND t.reason = ? ORDER BY r.ended_ns, r.run LIMIT ?
+"""
+# What one reason had begun another may have finished.
+_END = """
+UPDATE retention_rows SET is_done = 1
+ WHERE class = ?2 AND NOT is_done AND stream_no IN (SELECT stream_no FROM streams WHERE run = ?1)
 """
 _WITH_CLASS = """
 SELECT r.run, r.ended_ns, ?1, ?2
@@ -75,7 +86,7 @@ DELETE FROM episode_rollups WHERE stream_no = ?1 AND (level, bucket) IN
 
 
 class Removal(NamedTuple):
-    """One class of one run's records, and the setting that wants it gone."""
+    """One class of one run's records, and the setting that wants it gone, or `deleted`."""
 
     run: str
     ended_ns: int
@@ -108,6 +119,10 @@ class Removals:
 
     # ---- what is to go ----------------------------------------------------------------------------------
 
+    def deletions(self, most: int) -> list[Removal]:
+        """Whole runs that persons want gone, as long as there is something left of them."""
+        return self._whole(self._connection.execute(_DELETIONS, (DELETED, most)).fetchall(), DELETED)
+
     def begun(self, most: int) -> list[Removal]:
         """Those that were begun and not finished, as by a writer that was killed."""
         return self._found(_BEGUN, most)
@@ -118,8 +133,7 @@ class Removals:
 
     def of_runs(self, reason: str, kept: int, most: int) -> list[Removal]:
         """Whole runs, the oldest first, but for the newest `kept` of those that have ended and are still there."""
-        runs = self._connection.execute(_KEPT, (kept, most)).fetchall()
-        return [Removal(run, ended_ns, name, reason) for run, ended_ns in runs for name in CLASSES]
+        return self._whole(self._connection.execute(_KEPT, (kept, most)).fetchall(), reason)
 
     def used_bytes(self) -> int:
         """Size of the database without its free pages, which new rows fill again. The file never shrinks."""
@@ -147,7 +161,10 @@ class Removals:
             self._marks.pop(stream_no, None)
             rows += gone
             left -= gone + _STREAM_ROWS
-        return rows, is_done and len(streams) < most_streams
+        is_done = is_done and len(streams) < most_streams
+        if is_done:
+            self._connection.execute(_END, (run, record_class))
+        return rows, is_done
 
     def _delete(self, record_class: str, stream_no: int, last_seq: int, most_rows: int) -> tuple[int, bool]:
         """Rows of one stream; returns how many went, and whether all have."""
@@ -161,6 +178,9 @@ class Removals:
             self._connection.execute(_DELETE_ROLLUPS, (stream_no, first | last_seq, most_rows - rows))
             return rows, self._connection.changes() < most_rows - rows
         return rows, True
+
+    def _whole(self, runs: list[tuple[Any, ...]], reason: str) -> list[Removal]:
+        return [Removal(run, ended_ns, name, reason) for run, ended_ns in runs for name in CLASSES]
 
     def _found(self, sql: str, *values: str | int) -> list[Removal]:
         return [Removal(*row) for row in self._connection.execute(sql, values).fetchall()]

@@ -1,4 +1,5 @@
-"""When the database gives rows up, and which: by number of runs, by age and by size, as `[retention]` says.
+"""When the database gives rows up, and which: by number of runs, by age and by size, as `[retention]` says;
+and before all that, the runs that a person deletes.
 
 The order is the order of what is missed least. Too many runs: the oldest go as a whole. Too old: a run's `classes`
 go. Too large: `classes` go first, one after the other, each from the oldest run to the newest; then whole runs,
@@ -11,7 +12,8 @@ does one now and then, because a database that only grows would stop it in the e
 from collections import deque
 from collections.abc import Iterator
 
-from runlane.actors.removal import FOREVER_NS, Removal
+from runlane.actors.removal import CLASSES, DELETED, FOREVER_NS, Removal
+from runlane.actors.run_videos import RunVideos
 from runlane.actors.store import Store
 from runlane.actors.store_file import store_errors
 from runlane.config import log_ids
@@ -23,6 +25,7 @@ from runlane.transport.log import log_event
 PIECE_S = 0.010  # what a piece shall take, its commit included
 MIN_PIECE_ROWS = 64
 MAX_PIECE_ROWS = 4_096
+MAX_PIECE_FILES = 128
 BUSY_S = 0.2  # between two pieces while records wait
 CHECK_S = 5.0  # between two looks at the limits when nothing is to be done
 AT_ONCE = 100  # runs that one look may find
@@ -33,11 +36,15 @@ DAY_NS = 86_400 * 1_000_000_000
 class Retention:
     """Keeps a store within its limits, one bounded piece per call. Deletes nothing by itself: the store does."""
 
-    def __init__(self, store: Store, settings: RetentionSettings, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, settings: RetentionSettings, clock: Clock, videos: RunVideos | None = None
+    ) -> None:
+        """With `videos`, those of a run that is deleted go, too."""
         self.removed_rows = 0
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._videos = videos
         self._wanted: deque[Removal] = deque()  # at most AT_ONCE runs' worth; the first is under way
         self._rows_of_first = 0
         self._is_going = False
@@ -53,7 +60,7 @@ class Retention:
     def do_work(self, *, is_idle: bool) -> None:
         """Look at the limits, or remove one piece, if it is time. Never raises: records go on being stored."""
         is_time = self._clock.monotonic_s() >= self._due_s or (is_idle and self.has_work)
-        if not (self._settings.is_on and is_time):
+        if not is_time:
             return
         try:
             with store_errors(self._store.path):
@@ -67,6 +74,18 @@ class Retention:
             self._due_s = self._clock.monotonic_s() + CHECK_S
             log_event(log_ids.DURABLE_PRUNE_FAILED, error=str(error))
 
+    def delete(self, run: str) -> None:
+        """Begin to remove all of an ended or lost run, before what limits want gone. Noted, so it survives a kill.
+
+        Raises `StoreError` when it cannot be noted; then nothing goes.
+        """
+        self._store.begin_deletion(run, self._clock.wall_ns())
+        under_way = [removal for removal in self._wanted if removal.run == self._wanted[0].run]
+        with store_errors(self._store.path):
+            wanted = [found for found in self._store.removals.deletions(AT_ONCE) if found not in under_way]
+        self._wanted = deque([*under_way, *wanted])  # what limits want is asked anew: now they may want less
+        self._due_s, self._is_going = self._clock.monotonic_s(), True
+
     # ---- deciding ---------------------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -79,6 +98,9 @@ class Retention:
     def _rules(self) -> Iterator[list[Removal]]:
         """What each rule wants gone; a rule is asked when those before it want nothing."""
         removals, limits = self._store.removals, self._settings
+        yield removals.deletions(AT_ONCE)
+        if not limits.is_on:
+            return
         yield removals.begun(AT_ONCE)
         if limits.max_runs is not None:
             yield removals.of_runs("max_runs", limits.max_runs, AT_ONCE)
@@ -108,6 +130,9 @@ class Retention:
 
     def _remove(self, removal: Removal) -> None:
         started_s = self._clock.monotonic_s()
+        if removal.reason == DELETED and removal.record_class == CLASSES[-1] and not self._has_no_videos(removal.run):
+            self._due_s = self._clock.monotonic_s() + BUSY_S
+            return
         rows, is_done = self._store.remove(removal, self._piece_rows, self._clock.wall_ns())
         now_s = self._clock.monotonic_s()
         self._pace(now_s - started_s)
@@ -116,6 +141,10 @@ class Retention:
         self._rows_of_first += rows
         if is_done:
             self._finish(removal)
+
+    def _has_no_videos(self, run: str) -> bool:
+        """Remove some videos of a run: before its last rows, so that a kill in between leaves none."""
+        return self._videos is None or self._videos.remove(self._store.deletions.streams(run), MAX_PIECE_FILES)
 
     def _finish(self, removal: Removal) -> None:
         rows, self._rows_of_first = self._rows_of_first, 0

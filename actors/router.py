@@ -13,12 +13,13 @@ import zmq
 from runlane.actors.accountant import Accountant
 from runlane.actors.bus_reporter import subscriber_figures
 from runlane.actors.bus_watch import BusWatch
+from runlane.actors.deletion_post import pass_on
 from runlane.actors.egress import Egress
 from runlane.actors.run_bus import RunBus, Subscriber, is_same_source
 from runlane.actors.stream_lease import StreamLeases
 from runlane.config import log_ids
 from runlane.config.errors import EndpointError, SettingsError, WireError
-from runlane.config.names import CONTROL_SOCKET, INGRESS_SOCKET, ROUTER
+from runlane.config.names import CONTROL_SOCKET, DB_WRITER, INGRESS_SOCKET, ROUTER
 from runlane.config.settings import QueuePolicy, Settings, check_decimate, check_kinds, check_name
 from runlane.transport.ack import Verdict
 from runlane.transport.clock import Clock, SystemClock
@@ -28,6 +29,8 @@ from runlane.transport.log import log_event
 from runlane.transport.messages import (
     AccountsRequest,
     RouterBye,
+    RunDelete,
+    RunDeletion,
     StreamAck,
     StreamBye,
     StreamHello,
@@ -310,6 +313,8 @@ class RouterActor:
         elif isinstance(message, AccountsRequest):
             for accounts in self._accountant.answer(message.name):
                 send_control(self._control, accounts, peer)
+        elif isinstance(message, RunDelete | RunDeletion):
+            pass_on(message, peer, self._control, self._egress.get(DB_WRITER))
         else:
             raise WireError("unexpected", f"{type(message).__name__} at control")
 

@@ -7,14 +7,19 @@ from runlane.config.errors import StoreError
 
 SHOWN = 5  # candidates that an error lists
 
-_BY_NAME = "SELECT run FROM runs WHERE name = ?1 ORDER BY started_ns DESC, run DESC"
-_BY_ID = "SELECT run FROM runs WHERE substr(run, 1, length(?1)) = ?1 ORDER BY run DESC"
+_BY_NAME = """
+SELECT run FROM runs WHERE name = ?1 AND run NOT IN (SELECT run FROM removed_runs) ORDER BY started_ns DESC, run DESC
+"""
+_BY_ID = """
+SELECT run FROM runs WHERE substr(run, 1, length(?1)) = ?1 AND run NOT IN (SELECT run FROM removed_runs)
+ ORDER BY run DESC
+"""
 
 
 def find_run(connection: Connection, path: Path, text: str) -> str:
     """Id of the one run that is meant; raises `StoreError` when there is none, or more than one.
 
-    A whole id wins over a name, a name over the beginning of an id.
+    A whole id wins over a name, a name over the beginning of an id. A run that was removed has its whole id only.
     """
     if connection.execute("SELECT count(*) FROM runs WHERE run = ?", (text,)).get:
         return text

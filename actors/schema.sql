@@ -1,4 +1,4 @@
--- The database of runlane, schema version 2. One process writes it (the DB writer); everybody else reads.
+-- The database of runlane, schema version 3. One process writes it (the DB writer); everybody else reads.
 -- `docs/reference/schema.md` describes every table, view and column; a test compares.
 --
 -- Names ending in `_rows` are storage: compact, keyed by one packed integer. The views are for reading.
@@ -313,12 +313,12 @@ CREATE VIEW IF NOT EXISTS graph_metrics AS
 SELECT source, name, value, t_ns, strftime('%Y-%m-%d %H:%M:%f', t_ns / 1e9, 'unixepoch') AS time
   FROM graph_metric_rows;
 
--- What retention removed. It is also a watermark: a record of the class up to last_seq that comes again is refused.
+-- What retention removed, or a person ('deleted'), or is about to be. It is also a watermark: a record of the class up to last_seq that comes again is refused.
 CREATE TABLE IF NOT EXISTS retention_rows (
   stream_no INTEGER NOT NULL,
   class     TEXT NOT NULL CHECK (class IN ('step', 'info', 'log', 'metric', 'episode')),
-  reason    TEXT NOT NULL CHECK (reason IN ('max_runs', 'max_age_days', 'max_bytes')),
-  last_seq  INTEGER NOT NULL,
+  reason    TEXT NOT NULL CHECK (reason IN ('max_runs', 'max_age_days', 'max_bytes', 'deleted')),
+  last_seq  INTEGER NOT NULL,                   -- of 'deleted' the greatest there is: nothing comes back
   rows      INTEGER NOT NULL,                   -- removed so far
   t_ns      INTEGER NOT NULL,                   -- wall clock of the last removal
   is_done   INTEGER NOT NULL,                   -- 0 while rows up to last_seq may still be there
@@ -334,7 +334,7 @@ SELECT s.run, s.worker, s.incarnation, s.stream,
   JOIN retention_rows AS r ON r.stream_no = s.stream_no
  WHERE r.rows > 0;
 
--- Runs that retention may touch. A failed run may have workers that go on: it has ended when none of its streams is
+-- Runs of which something may be removed. A failed run may have workers that go on: it has ended when none of its streams is
 -- alive. A proxy's stream is a place for its reports, and may end without one about itself.
 CREATE VIEW IF NOT EXISTS ended_runs AS
 SELECT r.run, r.ended_ns

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from runlane.actors.account_rows import AccountRows
+from runlane.actors.deletion_rows import DeletionRows
 from runlane.actors.record_rows import DROP_SQL, ROW_KINDS, rows_of
 from runlane.actors.removal import Removal, Removals
 from runlane.actors.rollups import EpisodeRollups
@@ -102,6 +103,7 @@ class Store:
             raise
         self._cursor = self._connection.cursor()
         self.removals = Removals(self._connection)
+        self.deletions = DeletionRows(self._connection)
         self._rollups = EpisodeRollups(self._connection)
         self._accounts = AccountRows(self._connection)
         self._metrics = StoreMetrics(self._connection)
@@ -160,7 +162,10 @@ class Store:
         """Number of a stream in this database, the same each time; keeps its run and schemas up to date."""
         self._require_transaction()
         with store_errors(self.path):
-            return open_stream(self._connection, info)
+            stream_no = open_stream(self._connection, info)
+            if not self.watermark(stream_no) and self.deletions.note_stream(stream_no, info):
+                self.removals.forget()
+            return stream_no
 
     def schemas(self, stream_no: int) -> list[StepSchema]:
         """Every schema of the stream that was announced so far."""
@@ -276,6 +281,18 @@ class Store:
             raise
         self._rollups.forget()
         return removed
+
+    def begin_deletion(self, run: str, t_ns: int) -> None:
+        """Note in a transaction of its own that all of a run is to go; `removals` has it from then on."""
+        self.begin()
+        try:
+            with store_errors(self.path):
+                self.deletions.begin(run, t_ns)
+            self.commit()
+        except StoreError:
+            self.rollback()
+            raise
+        self.removals.forget()
 
     # ---- figures and the end -----------------------------------------------------------------------------
 

@@ -13,12 +13,14 @@ import apsw
 
 from runlane.actors.reader_yield import YieldWatch
 from runlane.actors.sql import Connection, connect
+from runlane.actors.store_migration import migrated
 from runlane.config.errors import StoreError
 from runlane.config.settings import DbWriterSettings
 from runlane.transport.clock import Clock, SystemClock
 
 APPLICATION_ID = 0x52554E4C  # "RUNL", at byte 68 of the file
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OLDEST_VERSION = 2  # that is brought up to date by its writer, and read as it is by everybody else
 BUSY_MS = 5_000
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -84,7 +86,10 @@ def open_writer(path: Path, settings: DbWriterSettings) -> Connection:
             if _is_empty(connection, path):
                 _create(connection)
             else:  # tables and views that came after it was made: the version stands for what is not just added
-                connection.execute(f"BEGIN IMMEDIATE; {_schema()}; COMMIT")
+                version: int = connection.pragma("user_version")
+                connection.execute(
+                    f"BEGIN IMMEDIATE; {migrated(version, _schema())}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+                )
             _configure(connection, path, settings)
         except BaseException:
             connection.close()
@@ -150,7 +155,7 @@ def file_system_of(path: Path, mounts: str) -> str:
 def _is_empty(connection: Connection, path: Path) -> bool:
     """Whether the file holds nothing yet; raises `StoreError` when it holds something that is not ours."""
     application, version, tables = _identity(connection)
-    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
+    if application == APPLICATION_ID and OLDEST_VERSION <= version <= SCHEMA_VERSION:
         return False
     if application == APPLICATION_ID:
         remedy = "upgrade runlane" if version > SCHEMA_VERSION else "read it with the runlane that wrote it"

@@ -25,6 +25,7 @@ from runlane.transport.ring_layout import Geometry, Hud, RingInfo
 if TYPE_CHECKING:
     from av import VideoCodecContext
 
+VIDEO_DIR = "videos"  # below the data directory
 VIDEO, SIDECAR, PART = ".mp4", ".json", ".part"
 # One file ends after so many frames and the episode's next part begins: what grows with frames stays bounded, and so
 # does what a killed recorder loses (11 minutes at 30 frames a second).
@@ -320,12 +321,17 @@ def remove(directory: Path, video: Video) -> None:
         stem.parent.rmdir()
 
 
+def is_ours(name: str) -> bool:
+    """Whether a file of a stream's directory has the name of a video, or of a sidecar, finished or not."""
+    return _NAME.match(name) is not None
+
+
 def sweep(directory: Path) -> list[str]:
     """Remove what a killed recorder has left; returns the names. For the one recorder of the directory."""
     removed: list[str] = []
     for folder in _folders(directory):
         for path in sorted(folder.iterdir()):
-            if not _NAME.match(path.name):
+            if not is_ours(path.name):
                 continue
             is_alone = path.suffix == SIDECAR and not path.with_suffix(VIDEO).exists()
             if is_alone or path.suffix == PART:

@@ -133,8 +133,12 @@ DURABLE_OPENED = _info("DURABLE_OPENED", "the DB writer opened the database")
 DURABLE_COMMITTED = _debug("DURABLE_COMMITTED", "a transaction is committed and its batches are acked")
 DURABLE_GAP = _error("DURABLE_GAP", "a hole before a batch is stored as a `drops` row")
 DURABLE_REJECTED = _error("DURABLE_REJECTED", "a batch could not be decoded; its records are stored as a `drops` row")
-DURABLE_PRUNED = _info("DURABLE_PRUNED", "retention removed a class of records from a run; see the view `retention`")
-DURABLE_PRUNE_FAILED = _warning("DURABLE_PRUNE_FAILED", "retention could not remove rows now and tries again soon")
+DURABLE_PRUNED = _info(
+    "DURABLE_PRUNED", "a class of records was removed from a run, by retention or by a person; see the view `retention`"
+)
+DURABLE_PRUNE_FAILED = _warning(
+    "DURABLE_PRUNE_FAILED", "rows, or a video of a deleted run, cannot be removed now; rows are tried again soon"
+)
 DURABLE_OVER_BUDGET = _warning(
     "DURABLE_OVER_BUDGET", "the database is above `max_bytes` and holds nothing more that may be removed"
 )

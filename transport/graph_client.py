@@ -12,10 +12,13 @@ from runlane.config.names import CONTROL_SOCKET, ROUTER, SUPERVISOR, SUPERVISOR_
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import endpoint_of, is_role_alive, run_dir_of
 from runlane.transport.messages import (
+    MAX_RUN_TEXT,
     Accounts,
     AccountsRequest,
     ControlMessage,
     Refused,
+    RunDelete,
+    RunDeletion,
     Status,
     StatusRequest,
     StopRequest,
@@ -27,6 +30,9 @@ from runlane.transport.messages import (
 from runlane.transport.sockets import Context, Socket, connect_dealer, request, send_control
 from runlane.transport.wire import decode_control
 
+ASK_AGAIN_S = 1.0
+RETRY_S = 0.05
+STATUS_S = 2.0
 NOT_RUNNING = "no graph is running for data directory {}; start one with `runlane up`"
 
 
@@ -92,6 +98,32 @@ class GraphClient:
         finally:
             dealer.close(0)
 
+    def delete_run(self, run: str, *, only_ask: bool = False, timeout_s: float = 5.0) -> RunDeletion | None:
+        """Delete a run that has ended, or is lost; or only ask what that would be. None when no graph is running.
+
+        Returns at once: while the answer's state is `removing`, ask again to see how far it is. `run` is an id, the
+        beginning of one, or a name. Raises `GraphError` when it is refused, or not answered in time, as while the DB
+        writer is restarted: what was accepted goes on then.
+        """
+        if len(run) > MAX_RUN_TEXT:
+            raise GraphError(f"no run {run[:32]!r}…: ids and names have at most {MAX_RUN_TEXT} characters")
+        if self.status(min(timeout_s, STATUS_S)) is None:
+            return None
+        router = connect_dealer(
+            self._context, endpoint_of(self._settings, CONTROL_SOCKET), 16, self._settings.transport
+        )
+        try:
+            answer = _insist(router, RunDelete(run=run, only_ask=only_ask), time.monotonic() + timeout_s)
+        except WireError as error:  # a router of another version
+            raise GraphError(f"the graph's answer cannot be read ({error}); start it anew with this runlane") from None
+        finally:
+            router.close(0)
+        if not isinstance(answer, RunDeletion):
+            raise GraphError(f"the graph did not answer within {timeout_s:g} s; ask again, or see `runlane status`")
+        if answer.refused:
+            raise GraphError(answer.refused)
+        return answer
+
     def close(self) -> None:
         """Close the socket."""
         self._dealer.close(0)
@@ -104,6 +136,17 @@ class GraphClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _insist(router: Socket, question: RunDelete, end_s: float) -> ControlMessage | None:
+    """Ask until there is a final answer: asked twice does nothing twice. Else the last one there was, if any."""
+    answer: ControlMessage | None = None
+    while (left_s := end_s - time.monotonic()) > 0:
+        answer = request(router, question, min(ASK_AGAIN_S, left_s)) or answer
+        if isinstance(answer, RunDeletion) and answer.is_final:
+            break
+        time.sleep(RETRY_S)
+    return answer
 
 
 def _all_parts(router: Socket, end_s: float) -> list[SubscriberAccount] | None:

@@ -4,7 +4,7 @@ Batches of records are not here: they have a binary header of their own (`wire.p
 proxies must forward them without decoding.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from runlane.config.settings import QueuePolicy, Selection
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+MAX_RUN_TEXT = 200  # what a person may call a run: its id, the beginning of one, or its name
 StreamId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
@@ -257,6 +258,35 @@ class GraphMetrics(_Message, frozen=True, kw_only=True, tag="graph_metrics"):
     values: dict[str, dict[str, float]]
 
 
+class RunDelete(_Message, frozen=True, kw_only=True, tag="run_delete"):
+    """Anyone → router → DB writer: delete this run, or with `only_ask` say what that would be. Asked again, it says
+    how far that is. `run` is an id, the beginning of one, or a name. The router sets `asker`.
+    """
+
+    run: Annotated[str, msgspec.Meta(max_length=MAX_RUN_TEXT)]
+    only_ask: bool = False
+    asker: Annotated[str, msgspec.Meta(max_length=512)] = ""
+
+
+class RunDeletion(_Message, frozen=True, kw_only=True, tag="run_deletion"):
+    """DB writer → router → asker: how far it is; or, with a reason in `refused`, no; `is_final` False: ask again.
+
+    `state` is `found`, which may be deleted, `removing` or `removed`. `steps` and `episodes` were stored, `videos` are
+    there, `rows` were removed up to now because the run was deleted, by class.
+    """
+
+    asker: Annotated[str, msgspec.Meta(max_length=512)]
+    refused: str = ""
+    is_final: bool = True
+    run: str = ""
+    name: str = ""
+    state: Literal["found", "removing", "removed"] = "found"
+    steps: Seq = 0
+    episodes: Seq = 0
+    videos: Seq = 0
+    rows: dict[str, Seq] = {}
+
+
 class RouterBye(_Message, frozen=True, kw_only=True, tag="router_bye"):
     """Router → subscriber, in the order of deliveries: nothing more will come from this router."""
 
@@ -358,6 +388,8 @@ ControlMessage = (
     | AccountsRequest
     | Accounts
     | GraphMetrics
+    | RunDelete
+    | RunDeletion
     | RouterBye
     | Heartbeat
     | WorkerStart

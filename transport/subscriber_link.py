@@ -29,6 +29,8 @@ from runlane.transport.messages import (
     AccountsRequest,
     GraphMetrics,
     RouterBye,
+    RunDelete,
+    RunDeletion,
     StreamInfo,
     StreamOpened,
     StreamsAlive,
@@ -79,6 +81,7 @@ class SubscriberLink:
 
         `received` counts the records handed on, by stream, over the life of this instance: see `count_received`.
         `watermarks` are of the newest welcome, `accounts` the newest known of this subscriber, by stream.
+        `joined_s` is when the router of now welcomed us.
         """
         self.name = name
         self.kinds = kinds
@@ -91,11 +94,13 @@ class SubscriberLink:
         self.on_streams_alive: Callable[[list[str]], None] | None = None
         self.on_accounts: Callable[[Accounts], None] | None = None
         self.on_metrics: Callable[[GraphMetrics], None] | None = None
+        self.on_run_delete: Callable[[RunDelete], None] | None = None
         self.received: dict[str, int] = {}
         self.watermarks: dict[str, int] = {}
         self.accounts: dict[str, SubscriberAccount] = {}
         self.answers = 0
         self.clock: Clock = clock or SystemClock()
+        self.joined_s = self.clock.monotonic_s()
         self._selection = Selection(kinds, list(runs), list(workers), decimate)
         self._settings = settings
         self._instance = new_stream_id()
@@ -173,6 +178,10 @@ class SubscriberLink:
         """Ask the router for our accounts; `answers` is raised by one when all of them have come. False: not sent."""
         return send_control(self._control, AccountsRequest(name=self.name))
 
+    def answer(self, message: RunDeletion) -> None:
+        """Answer a question that the router has passed on. A full pipe loses it; who asked asks again."""
+        send_control(self._control, message)
+
     def _listen(self) -> None:
         while (frames := receive_frames(self._control)) is not None:
             try:
@@ -202,6 +211,7 @@ class SubscriberLink:
         self.epoch += 1
         self.window = welcome.window
         self._is_joined = True
+        self.joined_s = self.clock.monotonic_s()
         self.router_said_bye = False
         self._refused_since_s = None
         self._next_word_s = self.clock.monotonic_s() + LEASE_S
@@ -253,12 +263,18 @@ class SubscriberLink:
             self._keep_accounts(message)
             if self.on_accounts is not None:
                 self.on_accounts(message)
-        elif isinstance(message, GraphMetrics):
-            if self.on_metrics is not None:
-                self.on_metrics(message)
+        elif isinstance(message, GraphMetrics | RunDelete):
+            self._hand_on(message)
         elif isinstance(message, RouterBye):
             self.router_said_bye = True
             self._is_joined = False
+
+    def _hand_on(self, message: GraphMetrics | RunDelete) -> None:
+        if isinstance(message, RunDelete):
+            if self.on_run_delete is not None:
+                self.on_run_delete(message)
+        elif self.on_metrics is not None:
+            self.on_metrics(message)
 
     def echo(self, number: int, epoch: int) -> None:
         """Tell the router that everything up to `number` is consumed, or committed."""

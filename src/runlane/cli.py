@@ -365,6 +365,27 @@ def recover(
 
 
 @app.command()
+def delete(
+    run: Annotated[str, typer.Argument(help="Id of the run, the beginning of its id, or its name.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether it is meant.")] = False,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Delete a run that has ended, or is lost: its records and its videos, for good.
+
+    Asks before, and says after how many rows of each kind went. With a graph or without one.
+    """
+    from runlane.deletion import delete as delete_run
+
+    settings, _ = _settings(config, sets)
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter(
+            "there is no terminal to ask on; give it to delete without a question", param_hint="--yes"
+        )
+    raise typer.Exit(delete_run(settings, run, (lambda _: True) if yes else typer.confirm))
+
+
+@app.command()
 def doctor(config: Config = None, sets: Sets = None) -> None:
     """Look at this machine and this data directory, and say what would not work and what mends it."""
     from runlane.doctor import print_doctor

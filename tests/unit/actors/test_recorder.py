@@ -1,6 +1,7 @@
 """The recorder with real rings, moved by hand: its bus is a list, and its clock stands still until it is moved."""
 
 import json
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -467,3 +468,18 @@ def test_the_bus_is_left_at_the_end(settings: Settings, clock: FakeClock) -> Non
     with bench(settings, clock) as b:
         b.stop()
         assert b.bus.is_closed
+
+
+def test_videos_of_a_deleted_run_are_let_go(settings: Settings, clock: FakeClock) -> None:
+    """Whoever removes a stream's directory beside us: its videos do not count for the budget any more."""
+    with bench(settings, clock) as b:
+        b.play(1, 5.0)
+        b.play(2, 5.0)
+        b.stop()
+        b.begin()
+        held = b.actor.statistics()
+        assert (held["videos"], held["bytes"] > 0) == (2, True)
+        shutil.rmtree(b.videos / STREAM)
+        b.turn(recorder.SHELF_LOOK_S)
+        left = b.actor.statistics()
+        assert (left["videos"], left["bytes"], left["removed"]) == (0, 0, 0)

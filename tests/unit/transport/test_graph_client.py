@@ -3,15 +3,24 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 import zmq
 
+from runlane.config.errors import GraphError
 from runlane.config.names import CONTROL_SOCKET, ROUTER
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import RoleLock, endpoint_of, make_run_dir, unlink_socket
 from runlane.transport.graph_client import GraphClient
-from runlane.transport.messages import Accounts, AccountsRequest, ControlMessage, SubscriberAccount
+from runlane.transport.messages import (
+    Accounts,
+    AccountsRequest,
+    ControlMessage,
+    RunDelete,
+    RunDeletion,
+    SubscriberAccount,
+)
 from runlane.transport.sockets import Context, bind_router
 from runlane.transport.wire import decode_control, encode_control
 
@@ -86,3 +95,54 @@ def test_an_answer_nobody_can_read_is_none(settings: Settings, client: GraphClie
 def test_without_a_router_nobody_waits(client: GraphClient) -> None:
     """Its lock tells, at once."""
     assert client.accounts(DEADLINE_S) is None
+
+
+# ---- deleting a run ----------------------------------------------------------------------------------------
+
+
+def test_without_a_graph_there_is_nobody_to_delete_a_run(client: GraphClient) -> None:
+    """None, at once: a command then does it itself."""
+    assert client.delete_run("R") is None
+
+
+def deletion(**fields: Any) -> list[bytes]:
+    return [encode_control(RunDeletion(asker="00", **fields))]
+
+
+@pytest.fixture
+def _with_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    """A supervisor answers; what is tested here is the talk with the router."""
+
+    def status(_client: GraphClient, _timeout_s: float) -> str:
+        return "up"
+
+    monkeypatch.setattr(GraphClient, "status", status)
+
+
+@pytest.mark.usefixtures("_with_supervisor")
+def test_a_deletion_is_asked_for_once_and_answered_as_it_stands(settings: Settings, client: GraphClient) -> None:
+    """Accepted is an answer; who wants the end asks again."""
+    parts = deletion(run="R", state="removing", rows={"step": 3})
+    with closing(FakeRouter(settings, lambda _: parts)) as router:
+        answer = client.delete_run("ppo", timeout_s=DEADLINE_S)
+    assert router.asked == [RunDelete(run="ppo", only_ask=False)]
+    assert answer is not None
+    assert (answer.run, answer.state, answer.rows) == ("R", "removing", {"step": 3})
+
+
+@pytest.mark.usefixtures("_with_supervisor")
+@pytest.mark.parametrize(
+    ("answer", "part"),
+    [
+        (deletion(refused="run R is running"), "run R is running"),
+        (deletion(refused="no DB writer", is_final=False), "no DB writer"),
+        ([b"?"], "cannot be read"),
+        ([], "did not answer"),
+    ],
+)
+def test_a_deletion_that_is_refused_or_not_answered_is_an_error(
+    settings: Settings, client: GraphClient, answer: list[bytes], part: str
+) -> None:
+    """With the reason the graph gave, or that there was none."""
+    with closing(FakeRouter(settings, lambda _: answer)), pytest.raises(GraphError, match=part):
+        client.delete_run("R", timeout_s=0.3)
