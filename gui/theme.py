@@ -4,7 +4,7 @@
 palette, this style sheet.
 """
 
-from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 from PySide6.QtCore import QObject, Qt, Signal
@@ -57,7 +57,7 @@ class Theme(QObject):
 def load_fonts() -> QFont:
     """Register the shipped font and return it in the window's size; the system's where it cannot be read."""
     for name in FONT_FILES:
-        QFontDatabase.addApplicationFontFromData((resources.files("runlane.gui") / name).read_bytes())
+        QFontDatabase.addApplicationFontFromData((Path(__file__).parent / name).read_bytes())
     font = QFont(FONT_FAMILY)
     font.setPixelSize(FONT_PIXELS)
     font.setFeature(QFont.Tag.fromString("tnum"), 1)  # figures that change must not dance
@@ -92,7 +92,9 @@ def palette_of(tokens: Tokens) -> QPalette:
 
 def style_sheet(tokens: Tokens) -> str:
     """The rules of every control, by object name and by the property `role`."""
-    text = (resources.files("runlane.gui") / "theme.qss").read_text("utf-8")
+    folder = Path(__file__).parent
+    text = (folder / "theme.qss").read_text("utf-8")
+    text = text.replace("@arrow", (folder / f"arrow-{tokens.scheme}.svg").as_posix())
     for name, value in tokens.as_qml().items():
         text = text.replace(f"@{name};", f"{value};").replace(f"@{name} ", f"{value} ")
     return text

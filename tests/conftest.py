@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -29,7 +30,28 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("runlane")
 
+# Tests in several processes cannot tell whose a new name in shared memory is, so there it is asked once, at the end.
+IS_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+_AT_START = pytest.StashKey[set[str]]()
+
 GRACE_S = 3.0  # a thread or process that was told to end needs a moment
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember what is in shared memory before the first test."""
+    config.stash[_AT_START] = _shared_memory_names()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the whole run if names are left of which no single test could be told."""
+    if IS_PARALLEL or not getattr(session.config.option, "numprocesses", None):
+        return
+    left = _left_names(session.config.stash[_AT_START])
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        sys.stderr.write(
+            f"\nthe tests leak shared memory {', '.join(sorted(left))}; run them without -n\n"
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +65,8 @@ def _leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # pyrigh
     left = [f"thread {thread.name}" for thread in _left_threads(threads)]
     left += [f"process {child.pid} {_command(child)}" for child in _left_children(children)]
     left += [f"open ZeroMQ context {context}" for context in contexts if not context.closed]
-    left += [f"shared memory {name}" for name in _left_names(names)]
+    if not IS_PARALLEL:
+        left += [f"shared memory {name}" for name in _left_names(names)]
     if left:
         pytest.fail("the test leaks: " + ", ".join(left), pytrace=False)
 
