@@ -154,10 +154,15 @@ class WorkerSession(EpisodeWriter):
             row = self._row((t_ns, place, _TAIL.pack(env_index, flags), reward), action, observation)
         except NoRoomError:  # the row is lost, and counted; the episode still has to be right
             self._shown.note_row(env_index, before_seq, 0)
+            if info and not self._switch.is_kept:
+                self._skip("info")
             if not is_reset:
+                self._count_unkept(1)
                 tracker = self._track(env_index)
                 tracker.place += ONE_STEP
                 tracker.episode_return += reward
+                if not tracker.started_ns:
+                    tracker.started_ns = _time_ns()
                 if terminated or truncated:
                     self._end_episode(tracker, env_index, outcome, None)
             return
@@ -198,7 +203,7 @@ class WorkerSession(EpisodeWriter):
         try:
             values = np.asarray(rewards, np.float64).reshape(-1)
             if self._is_forked:
-                self._look("step", 0)
+                self._check_open()
             if self._vector is None or self._vector.env_count != values.size:
                 self._vector = VectorTracker(values.size)
             resets = None if is_reset is None else np.asarray(is_reset, bool)
@@ -240,7 +245,7 @@ class WorkerSession(EpisodeWriter):
             if self._is_forked:  # the running episode is the parent's
                 if episode_return is None:
                     return
-                self._look("episode", 0)
+                self._check_open()
             tracker = self._track(env_index)
             if tracker.step == 0 and episode_return is None:
                 return
@@ -342,6 +347,7 @@ class WorkerSession(EpisodeWriter):
             "env_steps": self.env_steps,
             "dropped": dict(self.dropped),
             "faults": self.faults,
+            "telemetry_mode": self.telemetry_mode.value,
         }
 
     # ---- records, in a turn
@@ -369,7 +375,15 @@ class WorkerSession(EpisodeWriter):
     ) -> None:
         t_ns = _time_ns()
         vector.count(rewards, is_reset, t_ns)
-        columns = [vector.episode, vector.step, flags, rewards]
+        steps = vector.env_count - (0 if is_reset is None else int(is_reset.sum()))
+        try:
+            self._put_vector_row(vector, t_ns, [vector.episode, vector.step, flags, rewards], optional)
+        except NoRoomError:
+            self._count_unkept(steps)
+            raise
+        self._vector_steps += steps - 1  # `env_steps` counts the row itself as one
+
+    def _put_vector_row(self, vector: VectorTracker, t_ns: int, columns: list[Any], optional: list[Any]) -> None:
         journal = self._look("step", self._journal.record_bytes)
         layout, body = journal.layout, None
         if isinstance(layout, VectorLayout) and layout.schema.env_count == vector.env_count:
@@ -383,8 +397,6 @@ class WorkerSession(EpisodeWriter):
             body = layout.parts(t_ns, columns, optional)
             layout = self._use(layout)
         journal.append_row(layout, body)  # type: ignore[arg-type]
-        # `env_steps` counts this row as one step; the rest of its environments are added here.
-        self._vector_steps += vector.env_count - 1 - (0 if is_reset is None else int(is_reset.sum()))
 
     def _packable(self, name: str, value: Any) -> Any:
         """The value, or None where it is no number and no array of numbers: the step is kept without it."""
@@ -398,7 +410,7 @@ class WorkerSession(EpisodeWriter):
     # ---- ends --------------------------------------------------------------------------------------------
 
     def _running_record(self, seq: int) -> RunRecord:
-        return RunRecord(seq, _time_ns(), "running", self._facts)
+        return RunRecord(seq, _time_ns(), "running", {**self._facts, "telemetry_mode": self.telemetry_mode.value})
 
     def _reopen(self) -> None:
         """A forked child is a stream of its own, which says so. multiprocessing ends children without `atexit`."""
