@@ -137,11 +137,6 @@ class EpisodeWriter(StreamWriter):
         if kind == "step":
             self._note_no_step()
 
-    def _count_unkept(self, steps: int) -> None:
-        """A step was given up: it counts where that is what the mode says, and not where there was no room."""
-        if not self._switch.is_kept:
-            self._unkept_steps += steps
-
     # ---- episodes, in a turn ----
 
     def _track(self, env_index: int) -> EpisodeTracker:

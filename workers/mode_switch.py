@@ -23,15 +23,12 @@ class ModeSwitch:
     def __init__(self, journal: JournalWriter, in_force: TelemetryMode, take_turn: Callable[[], None]) -> None:
         """`take_turn` makes the switch if nobody else has the turn; it never waits for one."""
         self.wanted = self.in_force = in_force
+        self.is_kept = in_force is not TelemetryMode.FAST_LANE_ONLY  # whether records are kept
+        self.is_skipping = not self.is_kept  # and whether, for the time being, that is all a step need know
         self._journal = journal
         self._take_turn = take_turn
         if not self.is_kept:
             journal.hold()
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether records are kept."""
-        return self.in_force is not TelemetryMode.FAST_LANE_ONLY
 
     @property
     def is_due(self) -> bool:
@@ -41,17 +38,21 @@ class ModeSwitch:
     def want(self, mode: TelemetryMode) -> None:
         """Be in this mode from the next call on. For the flusher's thread."""
         self.wanted = mode
+        self.is_skipping = not (self.is_kept or self.is_due)
         self.look()
 
     def look(self) -> None:
         """Have the switch made that waits. For the flusher's thread; again until it is made."""
         if self.is_due:
+            self.is_skipping = False  # before the hold, as `take` may be under way
             self._journal.hold()
             self._take_turn()
 
     def take(self, mode: TelemetryMode) -> None:
         """This mode is in force. For who has the turn."""
         self.in_force = mode
-        self._journal.is_held = not self.is_kept
+        self.is_kept = mode is not TelemetryMode.FAST_LANE_ONLY
+        self._journal.is_held = self.is_skipping = not self.is_kept
         if self.is_due:  # asked again in this very moment
+            self.is_skipping = False
             self._journal.hold()

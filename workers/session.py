@@ -143,6 +143,9 @@ class WorkerSession(EpisodeWriter):
         """A step that is unlike the last one, or has to look for room."""
         outcome: Outcome = "terminated" if terminated else "truncated"
         reward = float(reward)
+        if self._switch.is_skipping and not (self._is_closed or self._is_forked):
+            self._step_unkept(reward, outcome, terminated or truncated, info, env_index, is_reset)
+            return
         before_seq = self._shown.step_seq(self._journal.seq)
         try:
             journal = self._look("step", self._journal.record_bytes)
@@ -157,14 +160,7 @@ class WorkerSession(EpisodeWriter):
             if info and not self._switch.is_kept:
                 self._skip("info")
             if not is_reset:
-                self._count_unkept(1)
-                tracker = self._track(env_index)
-                tracker.place += ONE_STEP
-                tracker.episode_return += reward
-                if not tracker.started_ns:
-                    tracker.started_ns = _time_ns()
-                if terminated or truncated:
-                    self._end_episode(tracker, env_index, outcome, None)
+                self._count_step(reward, outcome, terminated or truncated, env_index)
             return
         journal.row_kit[3](journal.view, journal.offset, adler32(row), row)
         seq = journal.seq + 1
@@ -181,6 +177,30 @@ class WorkerSession(EpisodeWriter):
                 self._end_episode(tracker, env_index, outcome, None)
         if info:
             self._append_info(seq, env_index, info)
+
+    def _step_unkept(
+        self, reward: float, outcome: Outcome, is_last: bool, info: Any, env_index: int, is_reset: bool
+    ) -> None:
+        """A step that the mode does not keep, and nothing else to look for."""
+        if env_index:
+            self._shown.note_row(env_index, self._shown.step_seq(self._journal.seq), 0)
+        self._skip("step")
+        if info:
+            self._skip("info")
+        if not is_reset:
+            self._count_step(reward, outcome, is_last, env_index)
+
+    def _count_step(self, reward: float, outcome: Outcome, is_last: bool, env_index: int) -> None:
+        """A step without a row: its episode still has to be right."""
+        if not self._switch.is_kept:
+            self._unkept_steps += 1
+        tracker = self._track(env_index) if env_index else self._tracker
+        tracker.place += ONE_STEP
+        tracker.episode_return += reward
+        if not tracker.started_ns:
+            tracker.started_ns = _time_ns()
+        if is_last:
+            self._end_episode(tracker, env_index, outcome, None)
 
     def step_vector(
         self,
@@ -379,7 +399,8 @@ class WorkerSession(EpisodeWriter):
         try:
             self._put_vector_row(vector, t_ns, [vector.episode, vector.step, flags, rewards], optional)
         except NoRoomError:
-            self._count_unkept(steps)
+            if not self._switch.is_kept:
+                self._unkept_steps += steps
             raise
         self._vector_steps += steps - 1  # `env_steps` counts the row itself as one
 
