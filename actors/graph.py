@@ -1,7 +1,9 @@
 """All children of a supervisor: start in order, watch, restart, give up. Moved on by `advance`, never waits."""
 
+import signal
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from runlane.actors.health import HealthTable
 from runlane.actors.seat import CANNOT_START, Seat, SeatState
@@ -67,6 +69,17 @@ class Graph:
         ended, self._ended = self._ended, []
         return ended
 
+    def dismiss(self, seat: Seat, signum: signal.Signals) -> None:
+        """End a child for good: signal it, and do not start it again. One that waits for its restart has ended."""
+        seat.is_dismissed = True
+        if seat.state is SeatState.RESTARTING:
+            seat.state = SeatState.ENDED
+            self._ended.append(seat)
+        elif signum is signal.SIGKILL:
+            seat.kill()
+        else:
+            seat.signal(signum)
+
     def hold(self) -> list[Seat]:
         """From now on only reap: nothing is started, restarted or expected. Returns seats that thereby ended."""
         self._is_held = True
@@ -95,6 +108,10 @@ class Graph:
     def status(self, now_s: float) -> list[ChildStatus]:
         """Every child as it stands, ended ones with their exit code."""
         return [self._status_of(seat, now_s) for seat in self.seats.values()]
+
+    def statistics(self, name: str) -> dict[str, Any]:
+        """A child's newest figures."""
+        return self._health.statistics(name)
 
     def _configured(self) -> list[Seat]:
         return [seat for seat in self.seats.values() if not seat.is_dynamic]
@@ -129,7 +146,7 @@ class Graph:
         """Restart by rule. A proxy is permanent while its worker runs, however well it ended."""
         worker = self.seats.get(seat.spec.worker) if seat.spec.kind == "proxy" else None
         rule = "permanent" if worker is not None and worker.is_alive else seat.spec.restart
-        seat.on_exit(code, now_s, "temporary" if self._is_held else rule)
+        seat.on_exit(code, now_s, "temporary" if self._is_held or seat.is_dismissed else rule)
         if seat.state is SeatState.ENDED:
             self._ended.append(seat)
         if seat.has_given_up and self.gave_up is None:

@@ -6,6 +6,7 @@ waits in the journal. Its own death loses nothing: its successor goes on from th
 
 import os
 import socket as host_socket
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,26 @@ import zmq
 
 from runlane.actors.forwarder import Forwarder
 from runlane.actors.orphans import orphan_journals
+from runlane.actors.worker_control import WorkerControl
 from runlane.config import log_ids
 from runlane.config.errors import WireError
 from runlane.config.names import PROXY_PREFIX
 from runlane.config.settings import Settings
 from runlane.transport.ack import Batch
 from runlane.transport.clock import Clock, SystemClock
-from runlane.transport.endpoint import RoleLock, ipc_endpoint, make_run_dir, unlink_socket
+from runlane.transport.endpoint import RoleLock, ipc_endpoint, make_run_dir, run_dir_of, unlink_socket
 from runlane.transport.log import log_event
-from runlane.transport.messages import ControlMessage, StreamBye, StreamHello, StreamNack, StreamWelcome, WorkerExited
+from runlane.transport.messages import (
+    ControlMessage,
+    SetTelemetryMode,
+    StopWorker,
+    StreamBye,
+    StreamHello,
+    StreamMode,
+    StreamNack,
+    StreamWelcome,
+    WorkerExited,
+)
 from runlane.transport.records import RunState
 from runlane.transport.sockets import (
     Context,
@@ -76,6 +88,7 @@ class ProxyActor:
         self._records_in = 0
         self._seen: dict[tuple[str, str], str] = {}  # run and worker of every stream, and the run's name
         self._stall = StallWatch(settings.proxy.stalled_s)
+        self._control = WorkerControl(self._forwarder.relays, run_dir_of(settings), self._tell_worker)
 
     @property
     def name(self) -> str:
@@ -118,6 +131,7 @@ class ProxyActor:
             self._read_worker()
         now_s = self.clock.monotonic_s()
         self._forwarder.advance(now_s)
+        self._control.advance(now_s)
         self._watch_stall(now_s)
         self._check_worker_gone(now_s)
         self._finish()
@@ -147,10 +161,12 @@ class ProxyActor:
         return {
             "worker": self.worker,
             "run": self.run,
+            "run_name": self.run_name,
             "records_in": self._records_in,
             **found,
             "rejected": rejected,
             "is_stalled": self._stall.is_stalled,
+            **self._control.statistics(),
         }
 
     def on_close(self) -> None:
@@ -203,6 +219,8 @@ class ProxyActor:
     def _on_worker_control(self, peer: bytes, message: ControlMessage) -> None:
         if isinstance(message, StreamHello):
             self._on_hello(peer, message)
+        elif isinstance(message, StreamMode):
+            self._control.on_mode(peer, message)
         elif not isinstance(message, StreamBye):  # the goodbye stands in the journal's head, too
             raise WireError("unexpected", f"{type(message).__name__} from worker")
 
@@ -228,6 +246,9 @@ class ProxyActor:
             )
             send_control(self._worker_side, welcome, peer)
 
+    def _tell_worker(self, peer: bytes, message: ControlMessage) -> bool:
+        return send_control(self._worker_side, message, peer)
+
     # ---- stalls and ends ----
 
     def _watch_stall(self, now_s: float) -> None:
@@ -242,10 +263,19 @@ class ProxyActor:
         own.tell_state("stalled" if changed else "running", reason="no record", seconds=self._stall.seconds)
 
     def on_message(self, message: ControlMessage) -> None:
-        """The supervisor's word: the worker process ended."""
-        if isinstance(message, WorkerExited) and not self._is_over:
+        """The supervisor's word: the worker process ended, or something is asked of it."""
+        if isinstance(message, SetTelemetryMode):
+            self._control.ask(message, self.clock.monotonic_s())
+        elif isinstance(message, StopWorker):
+            self._control.stop(message)
+        elif isinstance(message, WorkerExited) and not self._is_over:
             self._is_over = self._forwarder.is_exit_known = True
             self._exit_code = message.exit_code
+
+    @property
+    def answers(self) -> deque[ControlMessage]:
+        """What the supervisor is to be told; who sends one takes it out."""
+        return self._control.answers
 
     def _finish(self) -> None:
         """After the worker's exit: drain every journal of it, record the exit, be finished."""

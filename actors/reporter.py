@@ -45,6 +45,10 @@ class Reporter:
         self._due_s = now_s + (self._interval_s if is_sent else RETRY_S)
         return is_sent
 
+    def say(self, message: ControlMessage) -> bool:
+        """Send something else than a heartbeat; False when it could not leave now."""
+        return send_control(self._socket, message)
+
     def receive(self) -> list[ControlMessage]:
         """What the supervisor sent since."""
         found: list[ControlMessage] = []

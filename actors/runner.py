@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import traceback
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from types import FrameType
 
@@ -24,7 +25,7 @@ from runlane.config.settings import Settings
 from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import run_dir_of, sweep_run_dir
 from runlane.transport.log import configure_log, log_event
-from runlane.transport.messages import ControlMessage, WorkerExited
+from runlane.transport.messages import ControlMessage, SetTelemetryMode, StopWorker, WorkerExited
 
 UNFORESEEN = 70
 UNDRAINED = 1
@@ -59,8 +60,8 @@ def run_actor(
 
     Told to stop, it has `drain_s` to become drained, an orphan at most `ORPHAN_DRAIN_S`. An actor with an
     attribute `is_finished` ends by itself once that is true; one with a method `on_message` gets what the
-    supervisor sends. `on_close` is always called. Under a supervisor (`RUNLANE_CHILD`) the first heartbeat,
-    right after `on_start`, means: ready.
+    supervisor sends, and one with a queue `answers` has them sent to it. `on_close` is always called. Under a
+    supervisor (`RUNLANE_CHILD`) the first heartbeat, right after `on_start`, means: ready.
     """
     configure_log(actor.name, settings.log_level)
     runner = _Runner(actor, settings, drain_s, clock or SystemClock())
@@ -91,7 +92,8 @@ class _Runner:
         self._drain_s = drain_s
         self._clock = clock
         self._on_message: Callable[[ControlMessage], None] | None = getattr(actor, "on_message", None)
-        self._last_message: ControlMessage | None = None
+        self._answers: deque[ControlMessage] = getattr(actor, "answers", deque())
+        self._last_exit: WorkerExited | None = None
         self._reporter: Reporter | None = None
         self._signum = 0
         self._is_orphaned = False
@@ -144,14 +146,22 @@ class _Runner:
         if self._reporter is not None:
             for message in self._reporter.receive():
                 self._pass_on(message)
+            while self._answers and self._reporter.say(self._answers[0]):
+                self._answers.popleft()
             if self._reporter.is_due(now_s):
                 state = "running" if self._stop_s is None else "draining"
                 self._reporter.beat(state, self._actor.statistics(), now_s)
 
     def _pass_on(self, message: ControlMessage) -> None:
-        """The supervisor repeats itself, in case we are new; the actor hears each thing once."""
-        if isinstance(message, WorkerExited) and self._on_message is not None and message != self._last_message:
-            self._last_message = message
+        """The supervisor repeats itself, in case we are new; the actor hears of each exit once.
+
+        Questions it hears as often as they come: they are numbered.
+        """
+        if self._on_message is None or message == self._last_exit:
+            return
+        if isinstance(message, WorkerExited):
+            self._last_exit = message
+        if isinstance(message, WorkerExited | SetTelemetryMode | StopWorker):
             self._on_message(message)
 
     def _begin_stop(self, reason: str, now_s: float) -> None:

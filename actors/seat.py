@@ -41,6 +41,7 @@ class Seat:
         self.exit_code: int | None = None
         self.due_s = 0.0
         self.has_given_up = False
+        self.is_dismissed = False  # ended by request: not to be started again
         self.identity: bytes | None = None
         self._log_dir = log_dir
         self._intensity = RestartIntensity(settings.max_restarts, settings.period_s)

@@ -1,8 +1,8 @@
 """The supervisor: starts the graph in order, watches and restarts it, answers questions, stops it in order.
 
 Single-threaded, and the only one that starts children (see `child.py`). It decides nothing itself: `graph.py`
-moves the children on, `shutdown.py` the stop, `worker_desk.py` the proxies of workers; this file waits for
-what happens and tells them.
+moves the children on, `shutdown.py` the stop, `worker_desk.py` the proxies of workers, `control_desk.py` what is asked
+of running workers; this file waits for what happens and tells them.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from typing import Any
 
 import zmq
 
+from runlane.actors.control_desk import ControlDesk
 from runlane.actors.graph import Graph
 from runlane.actors.lifeline import Lifeline
 from runlane.actors.orphans import OrphanWatch
@@ -38,10 +39,15 @@ from runlane.transport.log import log_event
 from runlane.transport.messages import (
     ControlMessage,
     Heartbeat,
+    Refused,
+    SetTelemetryMode,
     Status,
     StatusRequest,
     StopRequest,
+    StopWorker,
+    TelemetryModeSet,
     WorkerExited,
+    WorkerSignalled,
     WorkerStart,
 )
 from runlane.transport.ring_files import sweep_rings
@@ -100,6 +106,7 @@ class Supervisor:
         self.rejections = Rejections({})
         self.exit_code = 0
         self._desk = WorkerDesk(settings, self.topology, self.graph, self._send)
+        self._control = ControlDesk(self.graph, run_dir_of(settings), self._send, self.clock.wall_ns())
         self._orphans = OrphanWatch(settings)
         self._stop: OrderedStop | None = None
         self._started_s = self.clock.monotonic_s()
@@ -161,6 +168,7 @@ class Supervisor:
         for seat in self.graph.advance(now_s):
             self._desk.on_ended(seat)
             self._next_sweep_s = 0.0
+        self._control.advance(now_s)
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + SWEEP_S
             sweep_rings(run_dir_of(self.settings))
@@ -220,7 +228,11 @@ class Supervisor:
 
     def _idle_s(self) -> float:
         """How long nothing is due. A millisecond more than needed: the poll counts in whole ones."""
-        deadlines = (self.graph.next_deadline_s(), self._stop.next_deadline_s() if self._stop is not None else None)
+        deadlines = (
+            self.graph.next_deadline_s(),
+            self._control.next_deadline_s(),
+            self._stop.next_deadline_s() if self._stop is not None else None,
+        )
         due = [deadline for deadline in deadlines if deadline is not None]
         cap_s = min(IDLE_S, self.settings.supervisor.heartbeat_timeout_s / 4)
         if self._until_idle:
@@ -281,10 +293,15 @@ class Supervisor:
                 seat = self.graph.on_heartbeat(message, peer, now_s)
                 if seat is not None:
                     self._desk.on_heartbeat(seat)
+                    self._control.on_heartbeat(seat)
             case WorkerStart():
                 self._desk.on_worker_start(peer, message, now_s, is_stopping=self._stop is not None)
             case WorkerExited():
                 self._desk.on_worker_exited(peer, message)
+            case SetTelemetryMode() | StopWorker():
+                self._control.on_question(peer, message, now_s)
+            case TelemetryModeSet() | WorkerSignalled() | Refused():
+                self._control.on_answer(message)
             case StatusRequest():
                 self._send(peer, self.status())
             case StopRequest():

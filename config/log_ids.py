@@ -49,6 +49,9 @@ SUPERVISOR_CHILD_SILENT = _error(
     "SUPERVISOR_CHILD_SILENT", "a child sent no heartbeat in time and is killed, to be started again"
 )
 SUPERVISOR_CHILD_KILLED = _warning("SUPERVISOR_CHILD_KILLED", "a child did not end in time after a stop and was killed")
+SUPERVISOR_WORKER_SIGNALLED = _info(
+    "SUPERVISOR_WORKER_SIGNALLED", "somebody asked to stop or kill a worker of the supervisor; it is not started again"
+)
 SUPERVISOR_GAVE_UP = _error("SUPERVISOR_GAVE_UP", "a child restarted more often than its intensity allows; all stop")
 SUPERVISOR_STOPPING = _info("SUPERVISOR_STOPPING", "the ordered stop begins")
 SUPERVISOR_STOPPED = _info("SUPERVISOR_STOPPED", "every child is gone")
@@ -117,6 +120,9 @@ PROXY_UNDRAINED = _warning(
     "PROXY_UNDRAINED", "the proxy ends before all is acked; `records` of them stay in the journals for its successor"
 )
 PROXY_WORKER_GONE = _info("PROXY_WORKER_GONE", "a stream's worker has died; what is left in its journal is stored now")
+PROXY_WORKER_SIGNALLED = _info(
+    "PROXY_WORKER_SIGNALLED", "somebody asked to stop or kill a worker; `pids` got the `signal`"
+)
 PROXY_WORKER_STALLED = _warning(
     "PROXY_WORKER_STALLED", "a worker lives and makes no record, for `seconds`; or makes records again"
 )
@@ -152,6 +158,7 @@ DURABLE_RETRY = _error("DURABLE_RETRY", "a transaction failed and is tried again
 WORKER_ATTACHED = _info("WORKER_ATTACHED", "a session is connected to its proxy")
 WORKER_DETACHED = _warning("WORKER_DETACHED", "no graph and no proxy was found: this process records nothing")
 WORKER_UNRECORDED = _info("WORKER_UNRECORDED", "`fast_lane.only` is set: this process shows frames and records nothing")
+WORKER_MODE = _info("WORKER_MODE", "a worker's telemetry mode was switched; the switch is in its stream, too")
 WORKER_FAULT = _warning("WORKER_FAULT", "telemetry failed inside a worker; training goes on, `count` says how often")
 WORKER_BLOCKED = _warning("WORKER_BLOCKED", "step() waits because the journal is at its quota")
 WORKER_DROPPED = _error(

@@ -12,6 +12,7 @@ import msgspec
 
 from runlane.config import names
 from runlane.config.errors import SettingsError
+from runlane.config.telemetry_mode import TelemetryMode
 
 # One batch never holds more records, so a queue of this many always has room for one. Every process pays per batch,
 # whatever is in it (router and proxy some 130 µs of CPU): 1,024 instead of 256 halves what a step costs them and the
@@ -198,7 +199,12 @@ class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a training process does with its records: when they are sent, and when the journal is full."""
+    """What a training process does with its records: whether they are kept, when sent, and when the journal is full.
+
+    `telemetry_mode` is what a worker begins with; it may be switched while it runs.
+    """
+
+    telemetry_mode: TelemetryMode = TelemetryMode.DUAL_PATH
 
     batch_records: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH_RECORDS)] = 256
     batch_age_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
@@ -367,6 +373,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 check_name(name, f"{table}.{name}")
         for name in {*self.subscribers} & {*self.workers, names.ROUTER, names.SUPERVISOR, names.RECOVERY}:
             raise SettingsError(f"subscribers.{name}", None, "is also the name of another process", "rename one")
+        mode = self.session.telemetry_mode
+        if mode is TelemetryMode.FAST_LANE_ONLY and not self.fast_lane.enabled:
+            raise SettingsError(
+                "session.telemetry_mode",
+                mode.value,
+                "would neither show nor keep anything, because fast_lane.enabled = false",
+                'set fast_lane.enabled = true, or choose telemetry_mode = "durable_only"',
+            )
+        if mode is TelemetryMode.DURABLE_ONLY and self.fast_lane.only:
+            raise SettingsError(
+                "session.telemetry_mode",
+                mode.value,
+                "contradicts fast_lane.only = true, which records nothing at all",
+                "remove fast_lane.only (FASTLANE_ONLY), or telemetry_mode",
+            )
 
 
 def check_name(name: str, key: str) -> None:

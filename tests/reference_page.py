@@ -119,6 +119,8 @@ def type_text(kind: types.Type) -> str:
             return "text" + _lengths(kind, "characters") + (f", `{kind.pattern}`" if kind.pattern else "")
         case types.LiteralType():
             return " or ".join(f"`{value}`" for value in kind.values)
+        case types.EnumType():
+            return " or ".join(f"`{member.value}`" for member in kind.cls)
         case types.ListType():
             return f"list of {type_text(kind.item_type)}" + _lengths(kind, "items")
         case types.UnionType():

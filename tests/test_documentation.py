@@ -40,6 +40,7 @@ from runlane.cli import app
 from runlane.config import errors, names, settings
 from runlane.config.load import load
 from runlane.config.log_ids import REGISTRY
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport import messages, records
 from runlane.transport.messages import ControlMessage
 from runlane.transport.wire import (
@@ -94,6 +95,7 @@ TERMS = (
     "stream",
     "subscriber",
     "supervisor",
+    "telemetry mode",
     "torn",
     "viewer",
     "vital",
@@ -259,6 +261,13 @@ def test_the_terms_page_has_no_other_terms() -> None:
     """A new term is added to the list above, too, and the page stays sorted."""
     listed = [row[0].strip("*") for row in table(page("terms"))]
     assert listed == sorted(TERMS, key=str.lower)
+
+
+def test_every_telemetry_mode_stands_among_the_terms() -> None:
+    """Each with the label and the sentence that a person chooses by, and no other."""
+    text = part(page("terms"), "Telemetry modes")
+    listed = re.findall(r"^- `(\w+)`, \*\*(.+)\*\*: (.+)$", text, re.MULTILINE)
+    assert listed == [(mode.value, mode.label, mode.description) for mode in TelemetryMode]
 
 
 # ---- wire format -----------------------------------------------------------------------------------------

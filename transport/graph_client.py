@@ -10,6 +10,7 @@ import zmq
 from runlane.config.errors import GraphError, WireError
 from runlane.config.names import CONTROL_SOCKET, ROUTER, SUPERVISOR, SUPERVISOR_SOCKET
 from runlane.config.settings import Settings
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.endpoint import endpoint_of, is_role_alive, run_dir_of
 from runlane.transport.messages import (
     MAX_RUN_TEXT,
@@ -19,11 +20,15 @@ from runlane.transport.messages import (
     Refused,
     RunDelete,
     RunDeletion,
+    SetTelemetryMode,
     Status,
     StatusRequest,
     StopRequest,
+    StopWorker,
     SubscriberAccount,
+    TelemetryModeSet,
     WorkerExited,
+    WorkerSignalled,
     WorkerStart,
     WorkerStarted,
 )
@@ -33,6 +38,8 @@ from runlane.transport.wire import decode_control
 ASK_AGAIN_S = 1.0
 RETRY_S = 0.05
 STATUS_S = 2.0
+# More than the supervisor takes to answer for a worker.
+CONTROL_S = 6.0
 NOT_RUNNING = "no graph is running for data directory {}; start one with `runlane up`"
 
 
@@ -73,8 +80,37 @@ class GraphClient:
         answer = self._ask(question, timeout_s)
         if isinstance(answer, WorkerStarted):
             return answer
+        raise self._refusal(answer)
+
+    def set_telemetry_mode(
+        self, run: str, worker: str, mode: TelemetryMode, timeout_s: float = CONTROL_S
+    ) -> TelemetryModeSet:
+        """Switch every stream of a running worker; returns once all have said so.
+
+        `run` is the whole id. Raises `GraphError` with the reason where no graph is running, it knows no such worker,
+        the worker records nothing, or does not take the mode up.
+        """
+        answer = self._ask(SetTelemetryMode(run=run, worker=worker, mode=mode), timeout_s)
+        if isinstance(answer, TelemetryModeSet):
+            return answer
+        raise self._refusal(answer)
+
+    def stop_worker(
+        self, run: str, worker: str, *, is_kill: bool = False, timeout_s: float = CONTROL_S
+    ) -> WorkerSignalled:
+        """Send SIGINT, or SIGKILL, to a running worker; returns what was signalled, not that it has ended.
+
+        One that the supervisor has started is not started again. Raises `GraphError` with the reason where no graph is
+        running, or there is no process that is sure to be this worker's.
+        """
+        answer = self._ask(StopWorker(run=run, worker=worker, is_kill=is_kill), timeout_s)
+        if isinstance(answer, WorkerSignalled):
+            return answer
+        raise self._refusal(answer)
+
+    def _refusal(self, answer: ControlMessage | None) -> GraphError:
         reason = answer.reason if isinstance(answer, Refused) else NOT_RUNNING.format(self._settings.data_dir)
-        raise GraphError(reason)
+        return GraphError(reason)
 
     def worker_exited(self, worker: str, run: str, exit_code: int, timeout_s: float) -> bool:
         """Tell that a worker ended; True once its proxy has drained."""

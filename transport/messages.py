@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from runlane.config.settings import QueuePolicy, Selection
+from runlane.config.telemetry_mode import TelemetryMode
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -126,6 +127,13 @@ class StreamBye(_Message, frozen=True, kw_only=True, tag="stream_bye"):
     """Source → receiver: nothing more comes from me, because all is acked or because I end. A hello opens it again."""
 
     stream: StreamId
+
+
+class StreamMode(_Message, frozen=True, kw_only=True, tag="stream_mode"):
+    """Proxy → worker: be in this mode. Worker → proxy, with each hello and after each switch: I am in this mode."""
+
+    stream: StreamId
+    mode: TelemetryMode
 
 
 # ---- a subscriber and the router -------------------------------------------------------------------------
@@ -333,6 +341,50 @@ class WorkerExited(_Message, frozen=True, kw_only=True, tag="worker_exited"):
     exit_code: int
 
 
+class SetTelemetryMode(_Message, frozen=True, kw_only=True, tag="set_telemetry_mode"):
+    """Asker → supervisor → proxy: every stream of this worker shall be in this mode.
+
+    `request` is the supervisor's, and comes back in the proxy's answer; an asker leaves it 0.
+    """
+
+    run: Name
+    worker: Name
+    mode: TelemetryMode
+    request: Seq = 0
+
+
+class TelemetryModeSet(_Message, frozen=True, kw_only=True, tag="telemetry_mode_set"):
+    """Proxy → supervisor → asker: all of the worker's open streams, so many, have said that they are in this mode."""
+
+    run: Name
+    worker: Name
+    mode: TelemetryMode
+    streams: Annotated[int, msgspec.Meta(ge=1)]
+    request: Seq = 0
+
+
+class StopWorker(_Message, frozen=True, kw_only=True, tag="stop_worker"):
+    """Asker → supervisor → proxy: signal the worker's processes, SIGINT or SIGKILL. `request` as elsewhere."""
+
+    run: Name
+    worker: Name
+    is_kill: bool = False
+    request: Seq = 0
+
+
+class WorkerSignalled(_Message, frozen=True, kw_only=True, tag="worker_signalled"):
+    """Proxy → supervisor → asker, or the supervisor's own word: these processes got this signal.
+
+    Without `pids` there was no process just now, and the supervisor will not start it again.
+    """
+
+    run: Name
+    worker: Name
+    signal: Literal["SIGINT", "SIGKILL"]
+    pids: list[int]
+    request: Seq = 0
+
+
 class StatusRequest(_Message, frozen=True, kw_only=True, tag="status_request"):
     """Anyone → supervisor: what is running?"""
 
@@ -366,9 +418,10 @@ class StopRequest(_Message, frozen=True, kw_only=True, tag="stop_request"):
 
 
 class Refused(_Message, frozen=True, kw_only=True, tag="refused"):
-    """Supervisor → asker: no, for this reason."""
+    """Supervisor → asker, proxy → supervisor: no, for this reason. `request` says to what, where a proxy answers."""
 
     reason: str
+    request: Seq = 0
 
 
 ControlMessage = (
@@ -378,6 +431,7 @@ ControlMessage = (
     | StreamAck
     | StreamRefused
     | StreamBye
+    | StreamMode
     | SubscriberHello
     | SubscriberWelcome
     | SubscriberRefused
@@ -395,6 +449,10 @@ ControlMessage = (
     | WorkerStart
     | WorkerStarted
     | WorkerExited
+    | SetTelemetryMode
+    | TelemetryModeSet
+    | StopWorker
+    | WorkerSignalled
     | StatusRequest
     | Status
     | StopRequest

@@ -15,6 +15,7 @@ import zmq
 
 from runlane.config.names import CONTROL_SOCKET, KINDS
 from runlane.config.settings import QueuePolicy, Settings
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.ack import Batch, IngressGate, Verdict
 from runlane.transport.endpoint import endpoint_of, unlink_socket
 from runlane.transport.identity import new_stream_id
@@ -27,6 +28,7 @@ from runlane.transport.messages import (
     StreamBye,
     StreamHello,
     StreamInfo,
+    StreamMode,
     StreamNack,
     StreamWelcome,
     SubscriberHello,
@@ -340,6 +342,7 @@ class FakeProxy(_FarEnd):
         self.journals: dict[str, Path] = {}
         self.batches: dict[str, list[tuple[BatchHeader, list[bytes]]]] = {}
         self.ended: set[str] = set()
+        self.modes: dict[str, TelemetryMode] = {}
         self.frames = 0
         self._heads: dict[str, JournalHead] = {}
         self._outgoing: deque[Frame] = deque()
@@ -379,6 +382,8 @@ class FakeProxy(_FarEnd):
                 stream=stream, receiver="fake", expected_seq=message.sent_seq + 1, sent_seq=message.sent_seq
             )
             send_control(self.socket, welcome, peer)
+        elif isinstance(message, StreamMode):
+            self.modes[message.stream] = message.mode
         elif isinstance(message, StreamBye):
             self.ended.add(message.stream)
 

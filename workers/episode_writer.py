@@ -9,18 +9,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from runlane.config import log_ids
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import run_dir_of
+from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo
-from runlane.transport.records import EpisodeRecord, Outcome, Record
+from runlane.transport.records import EpisodeRecord, Outcome, Record, RunRecord
 from runlane.transport.ring_layout import RingInfo
 from runlane.workers.episode_tracker import EpisodeTracker, VectorTracker
 from runlane.workers.fast_lane import FastLane, NoFastLane
-from runlane.workers.journal_writer import JournalFullError
+from runlane.workers.journal_writer import DROP_BYTES, JournalFullError
 from runlane.workers.shown_step import ShownStep, Standing
-from runlane.workers.stream_writer import NoRoomError, StreamWriter, holds_turns
+from runlane.workers.stream_writer import SMALL_BYTES, NoRoomError, StreamWriter, holds_turns
 
 _time_ns = time.time_ns
+# What a switch of the mode takes: a drop record of each kind, and its own.
+SWITCH_BYTES = 8 * DROP_BYTES + SMALL_BYTES
 
 
 class EpisodeWriter(StreamWriter):
@@ -30,15 +34,17 @@ class EpisodeWriter(StreamWriter):
         """As `StreamWriter`; the ring is made at the first look of the fast lane."""
         self.env_count = 1
         self.fast_lane_settings = settings.fast_lane
-        super().__init__(info, endpoint, settings)
         self.lane: FastLane | NoFastLane = NoFastLane()
+        super().__init__(info, endpoint, settings)
         if settings.fast_lane.enabled:
             self.lane = FastLane(self, run_dir_of(settings), settings.fast_lane)
+        self.lane.set_mode(self.telemetry_mode)
 
     def _open(self, info: StreamInfo) -> None:
         """Start a stream with nothing in it."""
         self._reset_rows = 0
         self._vector_steps = 0
+        self._unkept_steps = 0
         self._tracker = EpisodeTracker()
         self._trackers: dict[int, EpisodeTracker] = {0: self._tracker}
         self._vector: VectorTracker | None = None
@@ -64,9 +70,9 @@ class EpisodeWriter(StreamWriter):
 
     @property
     def env_steps(self) -> int:
-        """Environment steps recorded so far, without resets."""
+        """Environment steps so far, without resets: those recorded, and those that the mode does not keep."""
         journal = self._journal
-        return journal.seq - journal.other_records - self._reset_rows + self._vector_steps
+        return journal.seq - journal.other_records - self._reset_rows + self._vector_steps + self._unkept_steps
 
     def standing(self, env_index: int) -> Standing:
         """Where an environment stands after the newest step. Waits for its turn: a record may be half noted."""
@@ -103,6 +109,33 @@ class EpisodeWriter(StreamWriter):
             host=info.host,
             env_count=self.env_count,
         )
+
+    # ---- the telemetry mode, in a turn ----
+
+    def _take_mode(self) -> None:
+        """Switch: tell what is untold, record the switch, then turn the lane. An interrupt has it done again.
+
+        Where the journal has no room to say so nothing is switched, and it is tried again.
+        """
+        journal, mode = self._journal, self._switch.wanted
+        if not journal.seq or not self._try_room(SWITCH_BYTES):
+            return
+        step_seq = self._shown.step_seq(journal.seq)
+        try:
+            self._count_refused()
+            journal.tell_drops(self._untold)
+            facts = {"telemetry_mode": mode.value, "env_steps": self.env_steps}
+            journal.append("run", lambda seq: RunRecord(seq, _time_ns(), "running", facts))
+        finally:
+            self._shown.note_behind(journal.seq, step_seq)
+        super()._take_mode()
+        self.lane.set_mode(mode)
+        log_event(log_ids.WORKER_MODE, worker=self.info.worker, mode=mode.value, env_steps=facts["env_steps"])
+
+    def _skip(self, kind: str) -> None:
+        super()._skip(kind)
+        if kind == "step":
+            self._note_no_step()
 
     # ---- episodes, in a turn ----
 

@@ -21,6 +21,7 @@ import numpy as np
 from runlane.config import log_ids
 from runlane.config.errors import FastLaneError
 from runlane.config.settings import FastLaneSettings
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.fast_lane_writer import FastLaneConfig, FastLaneWriter
 from runlane.transport.lease import Wanted
 from runlane.transport.log import log_event
@@ -65,6 +66,11 @@ class Shown(Protocol):
         """Mean return of the newest episodes."""
         ...
 
+    @property
+    def telemetry_mode(self) -> TelemetryMode:
+        """The mode in force."""
+        ...
+
 
 class NoFastLane:
     """Shows nothing: for a session that is not attached, or has the fast lane switched off."""
@@ -92,6 +98,9 @@ class NoFastLane:
     def postpone(self) -> None:
         """Nothing was due."""
 
+    def set_mode(self, mode: TelemetryMode) -> None:
+        """Nothing is shown in any."""
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -115,7 +124,8 @@ class FastLane:
         self._metrics_file: Path | None = None
         self._wanted: Wanted | None = None
         self._render_ns = self._due_ns = 0
-        self._is_closed = False
+        self._is_closed = self._is_off = False
+        self._told_mode = session.telemetry_mode
         self._rate_hz = 0.0
         self._rate_since_ns = self._rate_steps = 0
         self._watched_steps = self._watched_since = 0  # steps made under a lease, and the count when it began
@@ -137,12 +147,41 @@ class FastLane:
             self._fail("look", error, now_ns)
             return False
 
+    def set_mode(self, mode: TelemetryMode) -> None:
+        """The session is in this mode. Without UI nothing is rendered, whoever watches. From any thread.
+
+        The next look takes it up, so that the figures are written by one thread alone.
+        """
+        self._is_off = mode is TelemetryMode.DURABLE_ONLY
+        if not self._is_closed and self._settings.video_mode != "off":
+            self.next_ns = 0
+
+    def _rest(self, now_ns: int) -> None:
+        """The mode is without UI: say so once, and look no more."""
+        self.next_ns = NEVER_NS
+        if not self._is_off:  # looked at after the store: it may have been switched on before it
+            self.next_ns = 0
+        if self._wanted is not None:
+            self._wanted = None
+            self._tell_watching(None, now_ns)
+        self._tell_mode(now_ns)
+
+    def _tell_mode(self, now_ns: int) -> None:
+        mode = self._session.telemetry_mode
+        if mode is not self._told_mode:
+            self._told_mode = mode
+            self._write_metrics(now_ns)
+
     def _look(self, now_ns: int) -> bool:
+        if self._is_off:
+            self._rest(now_ns)
+            return False
         writer = self._writer or self._open(now_ns)
         if writer is None:
             return False
         wanted = writer.wanted(now_ns)
         self._measure(now_ns)
+        self._tell_mode(now_ns)
         before, self._wanted = self._wanted, wanted
         if (wanted is None) != (before is None):
             self._tell_watching(wanted, now_ns)
@@ -225,6 +264,8 @@ class FastLane:
             if frame is None:
                 self.skipped += 1
                 return
+            if self._is_off:  # by the flusher's thread, while we rendered
+                return
             now_ns = time.monotonic_ns()
             standing = self._session.standing(env_index)
             hud = (
@@ -297,6 +338,7 @@ class FastLane:
         watched = self._watched_steps + (steps - self._watched_since if self._wanted is not None else 0)
         found: dict[str, Any] = {
             "frames": self.frames,
+            "telemetry_mode": self._session.telemetry_mode.value,
             "fps": self._fps,
             "skipped_unwatched": steps - watched,
             "skipped_rate_capped": max(0, watched - self.frames),

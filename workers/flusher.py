@@ -13,17 +13,18 @@ from pathlib import Path
 import zmq
 
 from runlane.config import log_ids
-from runlane.config.errors import JournalError
+from runlane.config.errors import JournalError, WireError
 from runlane.config.names import SUPERVISOR
 from runlane.config.settings import MAX_BATCH_RECORDS, Settings
 from runlane.transport.ack import Batch
 from runlane.transport.endpoint import is_endpoint_alive, is_role_alive
 from runlane.transport.journal_reader import JournalReader
 from runlane.transport.log import log_event
-from runlane.transport.messages import StreamBye, StreamHello
+from runlane.transport.messages import StreamBye, StreamHello, StreamMode
 from runlane.transport.sockets import Context, Socket, connect_dealer, receive_frames, send_frames
-from runlane.transport.wire import encode_control, encode_packed
+from runlane.transport.wire import decode_control, encode_control, encode_packed
 from runlane.workers.journal_writer import JournalWriter
+from runlane.workers.mode_switch import ModeSwitch
 
 SOCKET_HWM = 16
 HELLO_S = 0.5
@@ -40,8 +41,12 @@ MAX_BEHIND_BATCHES = 64
 class Flusher:
     """One stream's thread. Reads `journal.seq` and the files; writes the head's `published` word."""
 
-    def __init__(self, journal: JournalWriter, endpoint: str, settings: Settings) -> None:
-        """Nothing runs before `start`."""
+    def __init__(
+        self, journal: JournalWriter, endpoint: str, settings: Settings, switch: ModeSwitch | None = None
+    ) -> None:
+        """Nothing runs before `start`. What the proxy asks for goes to `switch`."""
+        self._switch = switch
+        self._told_mode = ""
         self._journal = journal
         self._endpoint = endpoint
         self._settings = settings
@@ -116,6 +121,7 @@ class Flusher:
         age_s = self._settings.session.batch_age_ms / 1000
         while True:
             deadline_s = self._deadline_s  # set before our look at the journal, so that look is the last one needed
+            self._listen(socket)
             self._flush(socket)
             self._journal.make_spare()
             if deadline_s is not None and self._is_over(socket, deadline_s):
@@ -128,6 +134,18 @@ class Flusher:
         send_frames(socket, [encode_control(StreamBye(stream=self._journal.info.stream))])
         return True
 
+    def _listen(self, socket: Socket) -> None:
+        """The proxy's word on our mode; its other answers only keep the connection's window open."""
+        while (frames := receive_frames(socket)) is not None:
+            with contextlib.suppress(WireError):
+                message = decode_control(frames[0])
+                if self._switch is not None and isinstance(message, StreamMode):
+                    self._switch.want(message.mode)
+        if self._switch is not None:
+            self._switch.look()
+            if self._switch.in_force != self._told_mode:
+                self._next_hello_s = 0.0
+
     def _flush(self, socket: Socket) -> None:
         """Publish what is there and send it; what the socket does not take now is left to the journal."""
         head = self._journal.head
@@ -139,8 +157,6 @@ class Flusher:
         now_s = time.monotonic()
         if now_s >= self._next_hello_s or self._told_schemas < len(self._journal.info.schemas):
             self._hello(socket, now_s)
-            while receive_frames(socket) is not None:  # the proxy's answers only keep the connection's window open
-                pass
         if self._told_schemas < len(self._journal.info.schemas):
             return  # the socket took no hello: rows of a shape nobody has heard of are better read from the journal
         # Far behind, the proxy reads the journal by itself, at no cost to training.
@@ -159,7 +175,15 @@ class Flusher:
         )
         if send_frames(socket, [encode_control(hello)]):
             self._told_schemas = len(info.schemas)
+            self._tell_mode(socket)
         self._next_hello_s = now_s + HELLO_S
+
+    def _tell_mode(self, socket: Socket) -> None:
+        """With each hello: a proxy may be new, and the word before may have been lost with its predecessor."""
+        if self._switch is not None:
+            mode = self._switch.in_force
+            if send_frames(socket, [encode_control(StreamMode(stream=self._journal.info.stream, mode=mode))]):
+                self._told_mode = mode
 
     def _batches(self, seq: int) -> list[Batch]:
         """New records up to `seq` as batches; with too many behind, the oldest are passed over."""

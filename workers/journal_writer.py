@@ -113,6 +113,7 @@ class JournalWriter:
         "directory",
         "head",
         "info",
+        "is_held",
         "layout",
         "layouts",
         "offset",
@@ -153,6 +154,7 @@ class JournalWriter:
         self.view: mmap.mmap | bytearray = bytearray()
         self.offset = 0
         self.stop_offset = -1
+        self.is_held = False  # written by the flusher, and by the session in its turn
         self.layout: StepLayout | VectorLayout | None = None
         self.record_bytes = 0
         self._clock: Callable[[], int] = time.time_ns
@@ -245,6 +247,13 @@ class JournalWriter:
         rows = self.wake_seq - self.seq
         full = self.offset + (rows * size if rows > 0 else size)
         self.stop_offset = min(last, full)
+        if self.is_held:  # looked at after the store: `hold` may have come before it
+            self.stop_offset = -1
+
+    def hold(self) -> None:
+        """Let every step look, until `is_held` is taken back and `set_stop` called. From any thread."""
+        self.is_held = True  # before the store, which a `set_stop` under way would overwrite
+        self.stop_offset = -1
 
     # ---- segments -----------------------------------------------------------------------------------------
 

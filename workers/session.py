@@ -143,6 +143,9 @@ class WorkerSession(EpisodeWriter):
         """A step that is unlike the last one, or has to look for room."""
         outcome: Outcome = "terminated" if terminated else "truncated"
         reward = float(reward)
+        if self._switch.is_skipping and not (self._is_closed or self._is_forked):
+            self._step_unkept(reward, outcome, terminated or truncated, info, env_index, is_reset)
+            return
         before_seq = self._shown.step_seq(self._journal.seq)
         try:
             journal = self._look("step", self._journal.record_bytes)
@@ -154,12 +157,10 @@ class WorkerSession(EpisodeWriter):
             row = self._row((t_ns, place, _TAIL.pack(env_index, flags), reward), action, observation)
         except NoRoomError:  # the row is lost, and counted; the episode still has to be right
             self._shown.note_row(env_index, before_seq, 0)
+            if info and not self._switch.is_kept:
+                self._skip("info")
             if not is_reset:
-                tracker = self._track(env_index)
-                tracker.place += ONE_STEP
-                tracker.episode_return += reward
-                if terminated or truncated:
-                    self._end_episode(tracker, env_index, outcome, None)
+                self._count_step(reward, outcome, terminated or truncated, env_index)
             return
         journal.row_kit[3](journal.view, journal.offset, adler32(row), row)
         seq = journal.seq + 1
@@ -176,6 +177,30 @@ class WorkerSession(EpisodeWriter):
                 self._end_episode(tracker, env_index, outcome, None)
         if info:
             self._append_info(seq, env_index, info)
+
+    def _step_unkept(
+        self, reward: float, outcome: Outcome, is_last: bool, info: Any, env_index: int, is_reset: bool
+    ) -> None:
+        """A step that the mode does not keep, and nothing else to look for."""
+        if env_index:
+            self._shown.note_row(env_index, self._shown.step_seq(self._journal.seq), 0)
+        self._skip("step")
+        if info:
+            self._skip("info")
+        if not is_reset:
+            self._count_step(reward, outcome, is_last, env_index)
+
+    def _count_step(self, reward: float, outcome: Outcome, is_last: bool, env_index: int) -> None:
+        """A step without a row: its episode still has to be right."""
+        if not self._switch.is_kept:
+            self._unkept_steps += 1
+        tracker = self._track(env_index) if env_index else self._tracker
+        tracker.place += ONE_STEP
+        tracker.episode_return += reward
+        if not tracker.started_ns:
+            tracker.started_ns = _time_ns()
+        if is_last:
+            self._end_episode(tracker, env_index, outcome, None)
 
     def step_vector(
         self,
@@ -198,7 +223,7 @@ class WorkerSession(EpisodeWriter):
         try:
             values = np.asarray(rewards, np.float64).reshape(-1)
             if self._is_forked:
-                self._look("step", 0)
+                self._check_open()
             if self._vector is None or self._vector.env_count != values.size:
                 self._vector = VectorTracker(values.size)
             resets = None if is_reset is None else np.asarray(is_reset, bool)
@@ -240,7 +265,7 @@ class WorkerSession(EpisodeWriter):
             if self._is_forked:  # the running episode is the parent's
                 if episode_return is None:
                     return
-                self._look("episode", 0)
+                self._check_open()
             tracker = self._track(env_index)
             if tracker.step == 0 and episode_return is None:
                 return
@@ -342,6 +367,7 @@ class WorkerSession(EpisodeWriter):
             "env_steps": self.env_steps,
             "dropped": dict(self.dropped),
             "faults": self.faults,
+            "telemetry_mode": self.telemetry_mode.value,
         }
 
     # ---- records, in a turn
@@ -369,7 +395,16 @@ class WorkerSession(EpisodeWriter):
     ) -> None:
         t_ns = _time_ns()
         vector.count(rewards, is_reset, t_ns)
-        columns = [vector.episode, vector.step, flags, rewards]
+        steps = vector.env_count - (0 if is_reset is None else int(is_reset.sum()))
+        try:
+            self._put_vector_row(vector, t_ns, [vector.episode, vector.step, flags, rewards], optional)
+        except NoRoomError:
+            if not self._switch.is_kept:
+                self._unkept_steps += steps
+            raise
+        self._vector_steps += steps - 1  # `env_steps` counts the row itself as one
+
+    def _put_vector_row(self, vector: VectorTracker, t_ns: int, columns: list[Any], optional: list[Any]) -> None:
         journal = self._look("step", self._journal.record_bytes)
         layout, body = journal.layout, None
         if isinstance(layout, VectorLayout) and layout.schema.env_count == vector.env_count:
@@ -383,8 +418,6 @@ class WorkerSession(EpisodeWriter):
             body = layout.parts(t_ns, columns, optional)
             layout = self._use(layout)
         journal.append_row(layout, body)  # type: ignore[arg-type]
-        # `env_steps` counts this row as one step; the rest of its environments are added here.
-        self._vector_steps += vector.env_count - 1 - (0 if is_reset is None else int(is_reset.sum()))
 
     def _packable(self, name: str, value: Any) -> Any:
         """The value, or None where it is no number and no array of numbers: the step is kept without it."""
@@ -398,7 +431,7 @@ class WorkerSession(EpisodeWriter):
     # ---- ends --------------------------------------------------------------------------------------------
 
     def _running_record(self, seq: int) -> RunRecord:
-        return RunRecord(seq, _time_ns(), "running", self._facts)
+        return RunRecord(seq, _time_ns(), "running", {**self._facts, "telemetry_mode": self.telemetry_mode.value})
 
     def _reopen(self) -> None:
         """A forked child is a stream of its own, which says so. multiprocessing ends children without `atexit`."""

@@ -1,10 +1,14 @@
 """StreamWriter: records into one stream's journal, one call at a time, and the rules for a full one.
 
+Also for one that is not to be filled: in the mode `fast_lane_only` records are given up like those for which there
+is no room, and counted and told by the same means.
+
 One call at a time without a lock: a lock costs every step a fifth of what the whole step costs. Instead a plain
 flag is tested and set by two instructions between which CPython never switches threads nor runs a signal handler
 (it does so at calls and at backward jumps only). `attach()` refuses interpreters without the global lock.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -16,6 +20,7 @@ import msgspec
 from runlane.config import log_ids
 from runlane.config.names import JOURNAL_DIR
 from runlane.config.settings import Settings
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.endpoint import data_dir_of
 from runlane.transport.identity import new_stream_id
 from runlane.transport.log import log_event
@@ -24,7 +29,8 @@ from runlane.transport.records import Record
 from runlane.transport.wire import MAX_BODY_BYTES
 from runlane.workers.flusher import Flusher
 from runlane.workers.journal_sync import JournalSync
-from runlane.workers.journal_writer import JournalFullError, JournalWriter
+from runlane.workers.journal_writer import DROP_BYTES, JournalFullError, JournalWriter
+from runlane.workers.mode_switch import UNKEPT_KINDS, UNKEPT_REASON, ModeSwitch
 from runlane.workers.step_layout import StepLayout, VectorLayout
 
 PAUSE_S = 0.01
@@ -34,10 +40,12 @@ TELL_S = 10.0
 WAKE_S = 0.004
 # A record that says what was lost is small, and must not itself be lost for want of a few bytes.
 SMALL_BYTES = 512
+# How often records that are not kept are told, so that who looks sees the count grow and the worker alive.
+TELL_UNKEPT_S = 1.0
 
 
 class NoRoomError(Exception):
-    """There is no room and the rule is not to wait: the record gets no seq, and was counted. Never leaves here."""
+    """The record is given up, for want of room or by the mode: it gets no seq, and was counted. Never leaves here."""
 
 
 class StreamWriter:
@@ -51,6 +59,7 @@ class StreamWriter:
         self._settings = settings
         self._endpoint = endpoint
         self._is_closed = False
+        self._mode: TelemetryMode = settings.session.telemetry_mode
         self._open(info)
 
     def _open(self, info: StreamInfo) -> None:
@@ -60,10 +69,11 @@ class StreamWriter:
         self._refused: dict[str, int] = defaultdict(int)
         self._is_forked = False
         self._wait_until_s = float("inf")
-        self._tell_drop_s = self._tell_wait_s = self._next_wake_s = 0.0
+        self._tell_drop_s = self._tell_wait_s = self._next_wake_s = self._next_tell_s = 0.0
         directory = data_dir_of(self._settings) / JOURNAL_DIR / info.stream
         self._journal = JournalWriter(directory, info, self._settings.journal, self._settings.session.batch_records)
-        self._flusher = Flusher(self._journal, self._endpoint, self._settings)
+        self._switch = ModeSwitch(self._journal, self._mode, self._take_mode_if_idle)
+        self._flusher = Flusher(self._journal, self._endpoint, self._settings, self._switch)
         self._sync = JournalSync(self._journal, self._settings.journal.sync_ms / 1000)
         self._flusher.start()
         self._sync.start()
@@ -113,11 +123,14 @@ class StreamWriter:
 
         Raises `NoRoomError` when the record has to be given up.
         """
-        if self._is_closed:
-            raise RuntimeError("the session is closed")
-        if self._is_forked:
-            self._reopen()
+        self._check_open()
         journal = self._journal
+        if journal.is_held:
+            if self._switch.is_due:
+                self._take_mode()
+            if kind in UNKEPT_KINDS and not self._switch.is_kept:
+                self._skip(kind)
+                raise NoRoomError
         if journal.seq >= journal.wake_seq:
             journal.wake_seq = journal.seq + journal.wake_every
             now_s = time.monotonic()
@@ -134,6 +147,13 @@ class StreamWriter:
                 self._make_room(kind, size)
         journal.set_stop()
         return journal
+
+    def _check_open(self) -> None:
+        """Raise when the session is closed; in a forked child begin a stream of its own."""
+        if self._is_closed:
+            raise RuntimeError("the session is closed")
+        if self._is_forked:
+            self._reopen()
 
     def _make_room(self, kind: str, size: int) -> None:
         while True:
@@ -175,11 +195,38 @@ class StreamWriter:
                 dropped=sum(self.dropped.values()),
             )
 
+    def _skip(self, kind: str) -> None:
+        """Count a record that the mode does not keep, as `_drop` does; told now and then, and at the next switch.
+
+        A drop's reason stands for all records of its kind since the last one, so nothing untold outlives a switch.
+        """
+        self.dropped[kind] += 1
+        self._untold[kind] = (self._untold.get(kind, (0, ""))[0] + 1, UNKEPT_REASON)
+        if self._journal.head is not None:
+            self._journal.head.count_untold(kind)
+        now_s = time.monotonic()
+        if now_s >= self._next_tell_s:
+            self._next_tell_s = now_s + TELL_UNKEPT_S
+            if self._refused:
+                self._count_refused()
+            if self._try_room(DROP_BYTES * len(self._untold)):
+                self._journal.tell_drops(self._untold)
+
+    def _try_room(self, size: int) -> bool:
+        """Whether there is room for `size` bytes, made if need be. Never waits."""
+        with contextlib.suppress(JournalFullError):
+            if not self._journal.has_room(size):
+                self._journal.rotate(size)
+            return True
+        return False
+
     def _count_refused(self) -> None:
         """Note calls that were refused inside another one as drops to be told."""
         refused, self._refused = self._refused, defaultdict(int)
         for kind, records in refused.items():
-            self._untold[kind] = (self._untold.get(kind, (0, ""))[0] + records, "reentrant")
+            is_unkept = kind in UNKEPT_KINDS and not self._switch.is_kept  # refused or not, it would not be kept
+            reason = UNKEPT_REASON if is_unkept else "reentrant"
+            self._untold[kind] = (self._untold.get(kind, (0, ""))[0] + records, reason)
             if self._journal.head is not None:
                 self._journal.head.count_untold(kind, records)
 
@@ -209,6 +256,30 @@ class StreamWriter:
         if self._flusher.has_ended:
             journal.close()
         return not left and not self._untold
+
+    # ---- the telemetry mode ----
+
+    @property
+    def telemetry_mode(self) -> TelemetryMode:
+        """The mode in force."""
+        return self._switch.in_force
+
+    def _take_mode(self) -> None:
+        """Switch to the mode that is wanted, in a turn."""
+        self._mode = self._switch.wanted
+        self._switch.take(self._mode)
+
+    def _take_mode_if_idle(self) -> None:
+        """As `_take_mode`, from the flusher's thread, for training that makes no call now. Never waits for a turn."""
+        if self._is_closed or self._is_forked or self._busy:
+            return
+        self._busy = True  # no call between this and the look before it
+        try:
+            self._take_mode()
+        except Exception as error:
+            self._fault("telemetry_mode", error)
+        finally:
+            self._busy = False
 
     # ---- faults and forks ----
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from runlane.config import log_ids
 from runlane.config.settings import FastLaneSettings
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.log import log_event
 from runlane.transport.ring_layout import RingInfo
 from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker, VectorTracker
@@ -47,6 +48,7 @@ class DetachedSession:
     env_count: int = 1
     env_steps: int = 0
     can_show = True
+    telemetry_mode = TelemetryMode.FAST_LANE_ONLY  # of one that shows; it cannot be switched, for it has no stream
 
     def __init__(self) -> None:
         """Nothing is opened."""

@@ -15,6 +15,7 @@ from runlane.config import names
 from runlane.config.errors import RunlaneError, StoreError
 from runlane.config.load import load, shipped
 from runlane.config.settings import Settings
+from runlane.config.telemetry_mode import TelemetryMode
 
 app = typer.Typer(
     name="runlane",
@@ -35,6 +36,8 @@ Sets = Annotated[
     typer.Option("--set", "-s", help="One setting, as `db_writer.synchronous=NORMAL`. May be repeated."),
 ]
 LATEST = "latest"
+RunningRun = Annotated[str, typer.Argument(help="Id of the run, the beginning of one, its name, or `latest`.")]
+RunningWorker = Annotated[str, typer.Option(help="Name of one worker; default: all running workers of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -292,6 +295,41 @@ def snapshot(
         raise typer.BadParameter("one RUN and one OUT.png at most", param_hint="[RUN] OUT.png")
     run = "" if runs_named in ([], [LATEST]) else runs_named[0]
     print(take_snapshot(settings, Wanted(Path(out), run, worker, tile, scale, timeout)))
+
+
+@app.command()
+def mode(
+    run: RunningRun,
+    mode: Annotated[TelemetryMode, typer.Argument(help="The mode it shall be in.")],
+    worker: RunningWorker = "",
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Switch what a running worker shows and keeps: `runlane mode latest fast_lane_only`.
+
+    Returns when each of its streams is in that mode. The switch is in the run's records, with the step it came at.
+    """
+    from runlane.control import switch
+
+    settings, _ = _settings(config, sets)
+    for line in switch(settings, run, worker, mode):
+        print(line)
+
+
+@app.command()
+def kill(
+    run: RunningRun,
+    worker: RunningWorker = "",
+    now: Annotated[bool, typer.Option("--now", help="SIGKILL instead of SIGINT: nothing of the script runs.")] = False,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Stop running workers as Ctrl-C would; with `--now` kill them. What they have recorded is kept either way."""
+    from runlane.control import end_workers
+
+    settings, _ = _settings(config, sets)
+    for line in end_workers(settings, run, worker, is_now=now):
+        print(line)
 
 
 @app.command()

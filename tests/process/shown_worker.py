@@ -67,7 +67,8 @@ def main(count: int) -> None:
             if order == "end" or not order:
                 break
             renders = sum(each.renders for each in envs)
-            print(json.dumps({"steps": steps, "renders": renders, "t_s": time.monotonic()}), flush=True)
+            told = {"dropped": env.session.dropped, "env_steps": env.session.env_steps}
+            print(json.dumps({"steps": steps, "renders": renders, "t_s": time.monotonic(), **told}), flush=True)
     env.close()
 
 

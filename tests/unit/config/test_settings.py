@@ -7,7 +7,9 @@ from runlane.config import names
 from runlane.config.errors import RunlaneError, SettingsError
 from runlane.config.settings import (
     MAX_BATCH_RECORDS,
+    FastLaneSettings,
     QueuePolicy,
+    SessionSettings,
     Settings,
     SubscriberSettings,
     SupervisorSettings,
@@ -17,6 +19,7 @@ from runlane.config.settings import (
     check_name,
     is_loopback,
 )
+from runlane.config.telemetry_mode import TelemetryMode
 
 
 def test_latest_takes_no_max_queue() -> None:
@@ -126,6 +129,23 @@ def test_no_two_processes_share_a_name(taken: str) -> None:
     """A subscriber may not be named like the router, the supervisor or a worker."""
     with pytest.raises(SettingsError, match="also the name of another process"):
         Settings(subscribers={taken: SubscriberSettings()}, workers={"trainer": WorkerSettings(command=["true"])})
+
+
+@pytest.mark.parametrize(
+    ("mode", "lane", "remedy"),
+    [
+        (TelemetryMode.FAST_LANE_ONLY, FastLaneSettings(enabled=False), 'telemetry_mode = "durable_only"'),
+        (TelemetryMode.DURABLE_ONLY, FastLaneSettings(only=True), "remove fast_lane.only"),
+    ],
+)
+def test_a_mode_that_leaves_nothing_of_a_worker_is_refused(
+    mode: TelemetryMode, lane: FastLaneSettings, remedy: str
+) -> None:
+    """Neither shown nor kept; or headless and yet without records."""
+    with pytest.raises(SettingsError) as caught:
+        Settings(session=SessionSettings(telemetry_mode=mode), fast_lane=lane)
+    assert (caught.value.key, caught.value.value) == ("session.telemetry_mode", mode.value)
+    assert remedy in caught.value.remedy
 
 
 def test_settings_are_frozen() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from runlane.config.errors import WireError
 from runlane.config.settings import MAX_BATCH_RECORDS, QueuePolicy
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.messages import (
     Accounts,
     AccountsRequest,
@@ -23,15 +24,18 @@ from runlane.transport.messages import (
     RouterBye,
     RunDelete,
     RunDeletion,
+    SetTelemetryMode,
     Status,
     StatusRequest,
     StepField,
     StepSchema,
     StopRequest,
+    StopWorker,
     StreamAck,
     StreamBye,
     StreamHello,
     StreamInfo,
+    StreamMode,
     StreamNack,
     StreamOpened,
     StreamRefused,
@@ -43,7 +47,9 @@ from runlane.transport.messages import (
     SubscriberLease,
     SubscriberRefused,
     SubscriberWelcome,
+    TelemetryModeSet,
     WorkerExited,
+    WorkerSignalled,
     WorkerStart,
     WorkerStarted,
 )
@@ -131,6 +137,11 @@ MESSAGES: list[ControlMessage] = [
     WorkerStart(worker="w", run="r"),
     WorkerStarted(worker="w", run="r", endpoint="ipc://x"),
     WorkerExited(worker="w", run="r", exit_code=-9),
+    StreamMode(stream=STREAM, mode=TelemetryMode.DURABLE_ONLY),
+    SetTelemetryMode(run="r", worker="w", mode=TelemetryMode.FAST_LANE_ONLY, request=7),
+    TelemetryModeSet(run="r", worker="w", mode=TelemetryMode.DUAL_PATH, streams=2, request=7),
+    StopWorker(run="r", worker="w", is_kill=True),
+    WorkerSignalled(run="r", worker="w", signal="SIGKILL", pids=[5, 6], request=8),
     StatusRequest(),
     Status(pid=1, uptime_s=0.5, data_dir="d", run_dir="r", state="up", children=[CHILD]),
     StopRequest(),

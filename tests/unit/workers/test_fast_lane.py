@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from runlane.config.settings import FastLaneSettings
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport import fast_lane_writer
 from runlane.transport.fast_lane_reader import FastLaneReader
 from runlane.transport.lease import LEASE_NS
@@ -28,6 +29,7 @@ class FakeSession:
     """Stands where the test says."""
 
     can_show = True
+    telemetry_mode = TelemetryMode.DUAL_PATH
 
     def __init__(self) -> None:
         self.env_steps = 0

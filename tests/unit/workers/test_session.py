@@ -61,7 +61,11 @@ def test_a_run_begins_and_ends_with_its_state(rig: SessionRig) -> None:
     session.step(1, 1.0, is_reset=True)
     session.close("stopped")
     first, last = rig.records(RunRecord)
-    assert (first.seq, first.state, first.facts) == (1, "running", {"command": "test"})
+    assert (first.seq, first.state, first.facts) == (
+        1,
+        "running",
+        {"command": "test", "telemetry_mode": "dual_path"},
+    )
     assert (last.seq, last.state) == (rig.seqs()[-1], "stopped")
     assert last.facts == {"env_steps": 1, "faults": 0, "error": ""}
 
