@@ -232,6 +232,8 @@ class FastLane:
             log_event(log_ids.FASTLANE_UNWATCHED, frames=self.frames)
             self._write_metrics(now_ns)
         else:
+            # Before our first render(): else pygame's SDL takes SIGTERM for itself, and who is watched cannot be ended.
+            os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
             log_event(log_ids.FASTLANE_WATCHED, viewers=wanted.viewers, rate_hz=wanted.rate_hz)
 
     # ---- frames ----

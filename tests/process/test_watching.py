@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from process.graph_under_test import GraphUnderTest, wait_until
 from runlane.config import names
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.lane_follower import LaneFollower
-from runlane.transport.ring_files import find_rings, graph_prefix, ring_directories
+from runlane.transport.ring_files import find_rings, graph_prefix, ring_directories, sweep_rings
 from runlane.transport.ring_layout import Hud
 
 pytestmark = pytest.mark.timeout(120)
@@ -258,3 +259,37 @@ def test_frames_alone_need_no_graph(short_dir: Path) -> None:
     told = [line.split(" [FASTLANE] ")[0].split()[-1] for line in log.read_text().splitlines() if "[FASTLANE]" in line]
     assert told[:2] == ["FASTLANE_OPENED", "FASTLANE_WATCHED"]
     assert told[-1] == "FASTLANE_CLOSED"
+
+
+CARTPOLE = """
+import gymnasium
+from runlane.workers import wrap
+env = wrap(gymnasium.make("CartPole-v1", render_mode="rgb_array"))
+env.reset(seed=1)
+while True:
+    _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+    if terminated or truncated:
+        env.reset()
+"""
+
+
+def test_who_is_watched_can_still_be_ended(short_dir: Path) -> None:
+    """CartPole draws with pygame, whose SDL would take SIGTERM for itself at the first picture, unnoticed."""
+    pytest.importorskip("pygame")
+    environment = {
+        "FASTLANE_ONLY": "1",
+        "RUNLANE_DATA_DIR": str(short_dir / "data"),
+        "RUNLANE_TRANSPORT__RUN_DIR": str(short_dir / "run"),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", CARTPOLE], env={**os.environ, **environment}, stderr=subprocess.DEVNULL
+    ) as worker:
+        follower = LaneFollower(short_dir / "run")
+        try:
+            next_frame(follower)
+            worker.terminate()
+            assert worker.wait(20) == -signal.SIGTERM
+        finally:
+            worker.kill()
+            follower.close()
+    sweep_rings(short_dir / "run")  # a killed script's ring is its graph's to remove, and there is none
