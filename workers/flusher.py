@@ -28,6 +28,7 @@ from runlane.workers.mode_switch import ModeSwitch
 
 SOCKET_HWM = 16
 HELLO_S = 0.5
+LISTEN_S = 0.05  # a look costs the training thread its turn with the interpreter
 BYE_S = 0.2
 LOOK_S = 0.5
 ABANDONED_S = 5.0
@@ -47,6 +48,7 @@ class Flusher:
         """Nothing runs before `start`. What the proxy asks for goes to `switch`."""
         self._switch = switch
         self._told_mode = ""
+        self._next_listen_s = 0.0
         self._journal = journal
         self._endpoint = endpoint
         self._settings = settings
@@ -136,6 +138,10 @@ class Flusher:
 
     def _listen(self, socket: Socket) -> None:
         """The proxy's word on our mode; its other answers only keep the connection's window open."""
+        now_s = time.monotonic()
+        if now_s < self._next_listen_s:
+            return
+        self._next_listen_s = now_s + LISTEN_S
         while (frames := receive_frames(socket)) is not None:
             with contextlib.suppress(WireError):
                 message = decode_control(frames[0])
