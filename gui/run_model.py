@@ -63,6 +63,7 @@ class RunModel(QAbstractListModel):
         self._changed: set[str] = set()
         self._working: dict[str, tuple[tuple[str, ...], str]] = {}
         self._next_color = 0
+        self._has_rows = False  # whether the store has answered
         self._next_tell_s = 0.0
 
     # ---- what the controller and the views ask ----
@@ -127,11 +128,14 @@ class RunModel(QAbstractListModel):
         kept = rows[:MAX_RUNS]
         stored = {row["run"]: row for row in kept}
         self._forget(stored, now_s)
-        self._insert([row["run"] for row in kept if row["run"] not in self._rows], stored)
-        for run, row in stored.items():
-            if self._stored.get(run) != row:
-                self._changed.add(run)
-        self._stored = stored
+        new = [row["run"] for row in kept if row["run"] not in self._rows]
+        self._insert(new, stored)
+        if not self._has_rows and rows:
+            self._has_rows = True
+            for color, entry in enumerate(reversed(self._entries)):  # whatever the bus told of before
+                entry.color_index = color
+        known, self._stored = self._stored, stored
+        self._changed |= {run for run, row in stored.items() if known.get(run) != row}.difference(new)
         self._changed |= self._alive
         self._changed |= {run for run, live in self._live.items() if now_s - live.seen_s < 2 * LIVE_WORD_S}
         self._refresh(now_s)
@@ -190,11 +194,14 @@ class RunModel(QAbstractListModel):
         """Which workers the graph knows alive, and in which Telemetry Mode; None: no graph answers."""
         found: dict[str, tuple[tuple[str, ...], str]] = {}
         for child in status.children if status is not None else []:
-            run, worker = child.statistics.get("run"), child.statistics.get("worker")
-            if child.kind != "proxy" or child.exit_code is not None or not (run and worker):
+            if child.kind != "proxy" or child.exit_code is not None:
                 continue
-            workers, mode = found.get(str(run), ((), ""))
-            found[str(run)] = (*workers, str(worker)), str(child.statistics.get("telemetry_mode") or mode)
+            # A proxy serves several workers where a script has several; an idle one tells only whose it is.
+            for told in child.statistics.get("workers") or [child.statistics]:
+                run, worker = told.get("run"), told.get("worker")
+                if run and worker:
+                    workers, mode = found.get(run, ((), ""))
+                    found[run] = (*workers, worker), told.get("telemetry_mode") or mode
         if found != self._working:
             self._changed |= found.keys() | self._working.keys()
             self._working = found
@@ -263,10 +270,15 @@ class RunModel(QAbstractListModel):
         made: list[RunEntry] = []
         for run in reversed(runs):
             live, row = self._live.get(run), stored.get(run)
-            started_ns = row["started_ns"] if row is not None else live.started_ns if live is not None else 0
-            made.append(RunEntry(run, started_ns=started_ns, color_index=self._next_color))
+            entry = RunEntry(run, color_index=self._next_color)
+            if row is not None:
+                _fill_stored(entry, row)
+            elif live is not None:
+                entry.started_ns = live.started_ns
+            made.append(entry)
             self._next_color += 1
-            self._changed.add(run)
+            if live is not None or run in self._working or entry.state in ALIVE:
+                self._changed.add(run)  # all else of it stands in its row
         if len(made) > MOST_STRUCTURAL:
             self.beginResetModel()
             self._entries = sorted([*self._entries, *made], key=_age, reverse=True)
@@ -305,12 +317,7 @@ class RunModel(QAbstractListModel):
     def _fill(self, entry: RunEntry, now_s: float) -> None:
         row, live = self._stored.get(entry.run), self._live.get(entry.run)
         if row is not None:
-            entry.set_name(row["name"])
-            entry.state = row["state"]
-            entry.started_ns, entry.ended_ns, entry.seen_ns = row["started_ns"], row["ended_ns"], row["seen_ns"]
-            entry.steps, entry.episodes = max(entry.steps, row["steps"]), max(entry.episodes, row["episodes"])
-            entry.workers, entry.drops = max(entry.workers, row["workers"]), row["drops"]
-            entry.mean_return = row["mean_return"]
+            _fill_stored(entry, row)
         if live is not None:
             self._fill_live(entry, live, now_s, is_stored=row is not None)
         names, entry.telemetry_mode = self._working.get(entry.run, ((), ""))
@@ -339,6 +346,15 @@ class RunModel(QAbstractListModel):
         if live.facts:
             entry.set_facts(live.facts)
             live.facts = {}
+
+
+def _fill_stored(entry: RunEntry, row: dict[str, Any]) -> None:
+    entry.set_name(row["name"])
+    entry.state = row["state"]
+    entry.started_ns, entry.ended_ns, entry.seen_ns = row["started_ns"], row["ended_ns"], row["seen_ns"]
+    entry.steps, entry.episodes = max(entry.steps, row["steps"]), max(entry.episodes, row["episodes"])
+    entry.workers, entry.drops = max(entry.workers, row["workers"]), row["drops"]
+    entry.mean_return = row["mean_return"]
 
 
 def _age(entry: RunEntry) -> tuple[int, str]:

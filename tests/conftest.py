@@ -49,9 +49,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     left = _left_names(session.config.stash[_AT_START])
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        sys.stderr.write(
-            f"\nthe tests leak shared memory {', '.join(sorted(left))}; run them without -n\n"
-        )
+        sys.stderr.write(f"\nthe tests leak shared memory {', '.join(sorted(left))}; run them without -n\n")
 
 
 @pytest.fixture(autouse=True)

@@ -205,8 +205,10 @@ def check_pyqtgraph(version: str | None, pyside: str | None) -> Check:
 
 def _check_window(environment: Mapping[str, str]) -> Check:
     version = installed_version("PySide6-Essentials")
-    if version is None or sys.platform != "linux":
-        return check_window(version, [], has_display=False, problem="")
+    if version is None:
+        return check_window(None, [], has_display=False, problem="")
+    if sys.platform != "linux":
+        return Check("window", "ok", f"PySide6 {version} brings what it needs on {sys.platform}")
     has_display = bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
     missing = [name for name in window_libraries(has_display=has_display) if not is_loadable(name)]
     # Qt may want more than is known here. It is tried in a process of its own: it aborts where it cannot start.
@@ -246,7 +248,9 @@ def _qt_problem(environment: Mapping[str, str]) -> str:
     code = "from PySide6.QtWidgets import QApplication; QApplication([])"
     offscreen = {**environment, "QT_QPA_PLATFORM": "offscreen"}
     try:
-        found = subprocess.run([sys.executable, "-c", code], env=offscreen, capture_output=True, timeout=QT_START_S)
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=offscreen, capture_output=True, timeout=QT_START_S, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"not within {QT_START_S:g} s"
     if not found.returncode:

@@ -1,6 +1,8 @@
 """doctor: what would not work is found before it does not work, with what mends it."""
 
 import shutil
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,22 @@ from runlane.config.settings import DbWriterSettings, Settings
 from runlane.transport.endpoint import RoleLock, database_of, make_run_dir
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.messages import ChildStatus, Status
+
+
+@pytest.fixture(autouse=True)
+def _qt_is_not_started(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:  # pyright: ignore[reportUnusedFunction]
+    """It takes a second, and one test is about it."""
+    if "starts_qt" not in request.fixturenames:
+        monkeypatch.setattr(doctor, "_qt_problem", _nothing)
+
+
+def _nothing(_environment: Mapping[str, str]) -> str:
+    return ""
+
+
+@pytest.fixture
+def starts_qt() -> None:
+    """Let it start."""
 
 
 def _with_run_dir(settings: Settings, run_dir: Path) -> Settings:
@@ -144,15 +162,18 @@ def test_the_system_loader_is_asked() -> None:
     assert not doctor.is_loadable("libno-such-library.so.9")
 
 
+@pytest.mark.usefixtures("starts_qt")
 def test_looking_at_qt_loads_none_of_it_here(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A doctor must not die of what it looks for: Qt starts in a process of its own, and its last words are told."""
-    import sys
+
+    def found(_name: str) -> str:
+        return "6.11.0"
 
     before = {name for name in sys.modules if name.startswith("PySide6")}
-    monkeypatch.setattr(doctor, "installed_version", lambda _name: "6.11.0")
-    monkeypatch.setattr(doctor, "is_loadable", lambda _name: True)
-    (found,) = [check for check in doctor.examine(settings) if check.name == "window"]
-    assert found.state in ("ok", "warn")
+    monkeypatch.setattr(doctor, "installed_version", found)
+    monkeypatch.setattr(doctor, "is_loadable", bool)
+    (check,) = [check for check in doctor.examine(settings) if check.name == "window"]
+    assert check.state in ("ok", "warn")
     assert {name for name in sys.modules if name.startswith("PySide6")} == before
 
 
