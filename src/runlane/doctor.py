@@ -3,7 +3,6 @@
 Nothing is changed, but for what dead processes left (sockets, locks, rings), which is removed as every actor does.
 """
 
-import ctypes
 import os
 import platform
 import shutil
@@ -28,29 +27,13 @@ from runlane.config.settings import Settings
 from runlane.transport.endpoint import data_dir_of, database_of, ipc_endpoint, run_dir_of, sweep_run_dir
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.ring_files import sweep_rings
+from runlane.window_check import INSTALL, apt_command, has_display, is_loadable, missing_libraries
 
 State = Literal["ok", "warn", "fail"]
 
 LIBRARIES = ("msgpack", "msgspec", "numpy", "psutil", "rich", "typer")
 REINSTALL = "pip install --upgrade runlane"
-WINDOW_INSTALL = 'pip install "runlane[gui]"'
 QT_START_S = 20.0
-# What Qt loads from the system, and the Debian and Ubuntu package that has it.
-WINDOW_LIBRARIES = {
-    "libglib-2.0.so.0": "libglib2.0-0",
-    "libGL.so.1": "libgl1",
-    "libEGL.so.1": "libegl1",
-    "libfontconfig.so.1": "libfontconfig1",
-    "libdbus-1.so.3": "libdbus-1-3",
-    "libxkbcommon.so.0": "libxkbcommon0",
-    "libxcb-cursor.so.0": "libxcb-cursor0",
-    "libxcb-icccm.so.4": "libxcb-icccm4",
-    "libxcb-keysyms.so.1": "libxcb-keysyms1",
-    "libxcb-shape.so.0": "libxcb-shape0",
-    "libxcb-xkb.so.1": "libxcb-xkb1",
-    "libxkbcommon-x11.so.0": "libxkbcommon-x11-0",
-}
-X11_PREFIXES = ("libxcb-", "libxkbcommon-x11")
 OLDEST_PYTHON = (3, 11)
 FIXED_SQLITE = (3, 51, 3)  # the first without the WAL-reset bug, https://sqlite.org/wal.html#walresetbug
 WITHDRAWN_SQLITE = (3, 52, 0)
@@ -186,7 +169,7 @@ def check_gymnasium(version: str | None) -> Check:
 def check_pyside(version: str | None, python: tuple[int, ...]) -> Check:
     """Optional. 6.12.0 drops a reference to None on every void call before Python 3.12, and aborts after some 5,000."""
     if version is None:
-        return Check("pyside6", "ok", f"not installed; only `runlane gui` needs it: {WINDOW_INSTALL}")
+        return Check("pyside6", "ok", f"not installed; only `runlane gui` needs it: {INSTALL}")
     if version.startswith("6.12.0") and python < (3, 12):
         remedy = 'pip install "PySide6-Essentials<6.12"'
         shown = f"{python[0]}.{python[1]}"
@@ -200,7 +183,7 @@ def check_pyqtgraph(version: str | None, pyside: str | None) -> Check:
         return Check("pyqtgraph", "ok", version)
     if pyside is None:
         return Check("pyqtgraph", "ok", "not installed; only `runlane gui` needs it")
-    return Check("pyqtgraph", "warn", "not installed, though PySide6 is; `runlane gui` needs both", WINDOW_INSTALL)
+    return Check("pyqtgraph", "warn", "not installed, though PySide6 is; `runlane gui` needs both", INSTALL)
 
 
 def _check_window(environment: Mapping[str, str]) -> Check:
@@ -209,11 +192,11 @@ def _check_window(environment: Mapping[str, str]) -> Check:
         return check_window(None, [], has_display=False, problem="")
     if sys.platform != "linux":
         return Check("window", "ok", f"PySide6 {version} brings what it needs on {sys.platform}")
-    has_display = bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
-    missing = [name for name in window_libraries(has_display=has_display) if not is_loadable(name)]
+    has_screen = has_display(environment)
+    missing = missing_libraries(has_display=has_screen, is_there=is_loadable)
     # Qt may want more than is known here. It is tried in a process of its own: it aborts where it cannot start.
     problem = "" if missing else _qt_problem(environment)
-    return check_window(version, missing, has_display=has_display, problem=problem)
+    return check_window(version, missing, has_display=has_screen, problem=problem)
 
 
 def check_window(version: str | None, missing: Sequence[str], *, has_display: bool, problem: str) -> Check:
@@ -222,25 +205,10 @@ def check_window(version: str | None, missing: Sequence[str], *, has_display: bo
         return Check("window", "ok", "PySide6 is not installed; `runlane watch` needs no window")
     where = "with a display" if has_display else "no display here: offscreen only"
     if missing:
-        packages = " ".join(dict.fromkeys(WINDOW_LIBRARIES[name] for name in missing))
-        return Check("window", "warn", f"Qt cannot load {', '.join(missing)}", f"sudo apt-get install {packages}")
+        return Check("window", "warn", f"Qt cannot load {', '.join(missing)}", apt_command(missing))
     if problem:
         return Check("window", "warn", f"Qt does not start: {problem}", "install the library it names")
     return Check("window", "ok", f"Qt starts, {where}")
-
-
-def window_libraries(*, has_display: bool) -> list[str]:
-    """Sonames that Qt loads: everywhere, and to show a window on X11 more of them."""
-    return [name for name in WINDOW_LIBRARIES if has_display or not name.startswith(X11_PREFIXES)]
-
-
-def is_loadable(soname: str) -> bool:
-    """Whether the system's loader finds a library. It stays loaded, which harms nobody: none of these is Qt's."""
-    try:
-        ctypes.CDLL(soname)
-    except OSError:
-        return False
-    return True
 
 
 def _qt_problem(environment: Mapping[str, str]) -> str:

@@ -3,12 +3,27 @@
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from runlane.config.errors import WindowError
 
 INSTALL = 'pip install "runlane[gui]"'
-CURSOR_LIBRARY = "libxcb-cursor.so.0"
+# What Qt loads of the system, and the Debian packages it comes in.
+WINDOW_LIBRARIES = {
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libfontconfig.so.1": "libfontconfig1",
+    "libdbus-1.so.3": "libdbus-1-3",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libxcb-cursor.so.0": "libxcb-cursor0",
+    "libxcb-icccm.so.4": "libxcb-icccm4",
+    "libxcb-keysyms.so.1": "libxcb-keysyms1",
+    "libxcb-shape.so.0": "libxcb-shape0",
+    "libxcb-xkb.so.1": "libxcb-xkb1",
+    "libxkbcommon-x11.so.0": "libxkbcommon-x11-0",
+}
+X11_PREFIXES = ("libxcb-", "libxkbcommon-x11")
 
 
 def check_window(environment: Mapping[str, str]) -> None:
@@ -24,8 +39,9 @@ def check_window(environment: Mapping[str, str]) -> None:
             "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set); watch in the terminal with "
             "`runlane watch`, or forward a display, as with `ssh -X`"
         )
-    if (platform == "xcb" or not environment.get("WAYLAND_DISPLAY")) and not _is_loadable(CURSOR_LIBRARY):
-        raise WindowError(f"{CURSOR_LIBRARY} is missing, without which Qt aborts: sudo apt-get install libxcb-cursor0")
+    missing = missing_libraries(has_display=platform == "xcb" or not environment.get("WAYLAND_DISPLAY"))
+    if missing:
+        raise WindowError(f"Qt needs {', '.join(missing)}, or it aborts; {apt_command(missing)}")
 
 
 def has_display(environment: Mapping[str, str]) -> bool:
@@ -42,9 +58,22 @@ def can_open(environment: Mapping[str, str]) -> bool:
     return has_display(environment)
 
 
-def _is_loadable(library: str) -> bool:
+def missing_libraries(*, has_display: bool, is_there: Callable[[str], bool] | None = None) -> list[str]:
+    """Sonames that Qt would not find: of those it loads everywhere, and with an X11 display of more."""
+    look = is_there or is_loadable
+    wanted = [name for name in WINDOW_LIBRARIES if has_display or not name.startswith(X11_PREFIXES)]
+    return [name for name in wanted if not look(name)]
+
+
+def apt_command(missing: Sequence[str]) -> str:
+    """What installs these on Debian and Ubuntu."""
+    return "sudo apt-get install " + " ".join(dict.fromkeys(WINDOW_LIBRARIES[name] for name in missing))
+
+
+def is_loadable(soname: str) -> bool:
+    """Whether the system's loader finds a library. It stays loaded, which harms nobody: none of these is Qt's."""
     try:
-        ctypes.CDLL(library)
+        ctypes.CDLL(soname)
     except OSError:
         return False
     return True

@@ -48,8 +48,8 @@ def test_a_missing_library_that_qt_would_abort_without_is_named(monkeypatch: pyt
     """Only under X11."""
     from runlane import window_check
 
-    monkeypatch.setattr(window_check, "CURSOR_LIBRARY", "libnot-there.so.0")
-    with pytest.raises(WindowError, match=r"libnot-there\.so\.0 is missing.*apt-get install"):
+    monkeypatch.setattr(window_check, "WINDOW_LIBRARIES", {"libxcb-not-there.so.0": "libxcb-not-there0"})
+    with pytest.raises(WindowError, match=r"libxcb-not-there\.so\.0.*apt-get install libxcb-not-there0"):
         check_window({"DISPLAY": ":0"})
     check_window({"WAYLAND_DISPLAY": "wayland-0"})
 
