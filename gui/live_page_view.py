@@ -10,6 +10,7 @@ from runlane.gui.live_view import LiveView
 from runlane.gui.tokens import Tokens
 
 STRIP_FROM_HEIGHT = 680
+DESCRIBE_S = 0.5
 
 
 class LivePage(QWidget):
@@ -30,7 +31,19 @@ class LivePage(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(splitter)
         self._is_active = False
+        self._controller = controller
+        self._next_s = 0.0
         controller.selection_changed.connect(self._on_selection)
+        controller.ticked.connect(self._on_tick)
+
+    def _on_tick(self, now_s: float) -> None:
+        if self._is_active and now_s >= self._next_s:
+            self._next_s = now_s + DESCRIBE_S
+            self.wall.describe(self._environment_of)
+
+    def _environment_of(self, run: str) -> str:
+        entry = self._controller.runs.entry(run)
+        return "" if entry is None else entry.env_id
 
     def _on_selection(self, run: str) -> None:
         """Put the wall's keyboard on the run's tile, unless it is on one of them."""

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -141,6 +143,13 @@ class LiveView(QWidget):
                 self.tab.wall.select(index)
                 return True
         return False
+
+    def describe(self, subtitle_of: Callable[[str], str]) -> None:
+        """Say under each name what `subtitle_of` the run says, where it says anything: rings know no environment."""
+        lanes = [replace(lane, subtitle=subtitle_of(lane.run) or lane.subtitle) for lane in self._lanes]
+        if lanes != self._lanes:
+            self._lanes = lanes
+            self.tab.set_lanes(lanes)
 
     def cleanup(self) -> None:
         """Stop, and give everything back. Again: nothing."""

@@ -33,8 +33,8 @@ PAGES = (
 LIST_WIDTH = 268
 SIDE_WIDTH = 300
 # Narrower than this the cards at the right go: pages need the room more.
-SIDE_FROM_WIDTH = 1180
-LIST_FROM_WIDTH = 900
+SIDE_FROM_WIDTH = 1320
+LIST_FROM_WIDTH = 1040
 BARS_S = 0.25
 
 
@@ -248,7 +248,8 @@ class MainWindow(QMainWindow):
         attached, of = (lane.get("attached", 0), lane.get("lanes", 0)) if self.page == "live" else (0, 0)
         bar.show_item("lane", f"● fast lane {attached} of {of}" if of else "", "good" if attached == of else "warn")
         fps = float(cast("float", lane.get("fps", 0.0)))
-        bar.show_item("loop", f"{fps:.0f} fps · loop p99 {self._loop.late_ms(0.99):.0f} ms")
+        shown_fps = f"{fps:.0f} fps · " if of else ""
+        bar.show_item("loop", f"{shown_fps}loop p99 {self._loop.late_ms(0.99):.0f} ms")
         for key, text, item_state in controller.health.summary():
             bar.show_item(key, text, item_state, is_right=True)
         bar.show_item("store", controller.store_problem.split(";")[0], "warn", is_right=True)

@@ -64,7 +64,7 @@ class TelemetryView(QWidget):
 
     def _arrange(self) -> None:
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(12, 10, 12, 12)
+        layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(10)
         layout.addLayout(self._header())
         splitter = QSplitter(Qt.Orientation.Vertical)
