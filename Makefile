@@ -1,15 +1,17 @@
 # `make demo` and `make test` need Python >= 3.11 and make, nothing else: they set everything up in .venv.
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes: most tests wait for processes of their own, and share what the machine has.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 export VENV
 
-.PHONY: demo test install lint types check bench chaos clean
+.PHONY: demo test install lint types check bench chaos pictures clean
 
 demo: $(VENV)/.installed-demo  ## train an agent with the whole graph around it, and check every count
 	$(BIN)/runlane demo
 
 test: $(VENV)/.installed-test  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 install: $(VENV)/.installed-dev  ## everything a developer needs
 
@@ -23,7 +25,7 @@ types: $(VENV)/.installed-dev  ## mypy and pyright, both strict
 	$(BIN)/pyright & checked=$$!; $(BIN)/mypy; code=$$?; wait $$checked && exit $$code
 
 check: lint types  ## what CI runs
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(VENV)/.installed-dev  ## every benchmark; each ends with one JSON line
 	for file in benchmarks/bench_*.py; do \
@@ -36,6 +38,9 @@ KILLS ?= 1000
 chaos: $(VENV)/.installed-test  ## kill -9 of everything at random; SEED, ONLY, FROM, REPORT: see docs/how-to/run-the-kill-matrix.md
 	PYTHONPATH=tests $(BIN)/python -m chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(FROM),--first-round $(FROM)) $(if $(REPORT),--report $(REPORT))
+
+pictures: $(VENV)/.installed-dev  ## the pictures of the GUI in docs/images, from a real graph; needs .[bench] and ale-py, box2d
+	$(BIN)/python benchmarks/gui_pictures.py docs/images
 
 clean:  ## what the other targets made
 	rm -rf $(VENV) .runlane .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -16,11 +16,15 @@ import pytest
 import zmq
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from qt_here import NO_QT
 
 from runlane.config.load import load
 from runlane.config.names import ENV_PREFIX, LOCK_SUFFIX, SOCKET_SUFFIX
 from runlane.config.settings import Settings
 from runlane.transport.testing import FakeClock
+
+# Not found by itself (see addopts): it ends the whole run where Qt cannot be loaded.
+pytest_plugins = [] if NO_QT else ["pytestqt.plugin"]
 
 SHARED_MEMORY = Path("/dev/shm")
 # A loaded machine is slow and no less right.
@@ -50,6 +54,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         sys.stderr.write(f"\nthe tests leak shared memory {', '.join(sorted(left))}; run them without -n\n")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was left out."""
+    if NO_QT:
+        terminalreporter.write_line(f"THE TESTS OF THE GUI WERE LEFT OUT. {NO_QT}", yellow=True, bold=True)
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,11 @@
 import gc
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from qt_here import NO_QT
 from wall_rig import MakeRing
 
 from runlane.transport.fast_lane_writer import FastLaneWriter
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-if find_spec("PySide6") is None or find_spec("pytestqt") is None:  # the window is an extra, and so are its tests
+if NO_QT:
     collect_ignore_glob = ["test_*.py"]
 
 

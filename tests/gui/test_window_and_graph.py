@@ -118,7 +118,7 @@ def _state(application: "Application", run: str) -> str:
 
 
 def test_the_telemetry_mode_switches_a_running_worker(short_dir: Path, opens: Opens, qtbot: QtBot) -> None:
-    """By the control in the top bar: in Fast Lane Only frames go on and rows stand still, in Durable Only the reverse."""
+    """By the top bar: in Fast Lane Only frames go on and rows stand still, in Durable Only the reverse."""
     from runlane.config.telemetry_mode import TelemetryMode
 
     with GraphUnderTest(short_dir) as graph:

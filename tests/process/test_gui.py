@@ -7,19 +7,19 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from process.graph_under_test import GraphUnderTest, wait_until
+from qt_here import NO_QT
 
 from runlane.gui.run_view import accounts_of
 
 pytestmark = [
     pytest.mark.timeout(240),
-    pytest.mark.skipif(find_spec("PySide6") is None, reason="the window is an extra"),
+    pytest.mark.skipif(bool(NO_QT), reason=NO_QT),
 ]
 # `RUNLANE_GUI_KILLS=20 pytest tests/process/test_gui.py` is the long form.
 KILLS = int(os.environ.get("RUNLANE_GUI_KILLS", "3"))
