@@ -62,9 +62,7 @@ def main() -> None:
     chosen = parser.parse_args()
     env_id, algo, policy = GAMES[chosen.game]
     if env_id.startswith("ALE/"):
-        import ale_py
-
-        gymnasium.register_envs(ale_py)
+        gymnasium.register_envs(importlib.import_module("ale_py"))
     elif env_id.startswith("MiniGrid"):
         importlib.import_module("minigrid")  # registers its environments
     config = {"env_id": env_id, "algo": algo, "seed": chosen.seed, "total_timesteps": chosen.steps}
