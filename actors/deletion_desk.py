@@ -60,16 +60,17 @@ class DeletionDesk:
         return self._store.deletions.facts(run, self._clock.wall_ns() - LOST_NS)
 
     def _check(self, run: str, facts: RunFacts, listened_s: float) -> None:
-        """Raise `StoreError` unless the run has ended, or is certainly lost."""
-        if facts.is_ended:
-            return
+        """Raise `StoreError` unless the run has ended, or is certainly lost.
+
+        The journals are asked of an ended run, too: the store may not have seen the stream of a worker that lives.
+        """
         remedy = "stop it first, with Ctrl-C in its terminal or `runlane stop`, then delete it"
-        if facts.is_heard:
+        if facts.is_heard and not facts.is_ended:
             word = facts.state if facts.state in ("running", "stalled") else "not over: a worker of it goes on"
             raise StoreError(f"run {run} is {word}; {remedy}")
         living = living_workers(self._journals, run)
         if living:
             raise StoreError(f"run {run} has a living worker, {living[0]}, which writes its journal; {remedy}")
-        if listened_s < LISTEN_S:
+        if not facts.is_ended and listened_s < LISTEN_S:
             wait_s = LISTEN_S - listened_s
             raise StoreError(f"run {run} has not ended, and may be alive or lost; ask again in {wait_s:.0f} s")

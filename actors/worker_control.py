@@ -17,6 +17,7 @@ from runlane.actors.relay import Relay
 from runlane.actors.worker_signal import signal_worker
 from runlane.config import log_ids
 from runlane.config.telemetry_mode import TelemetryMode
+from runlane.transport.journal_layout import HEAD_FILE
 from runlane.transport.log import log_event
 from runlane.transport.messages import (
     ControlMessage,
@@ -100,7 +101,8 @@ class WorkerControl:
 
     def _signal(self, question: StopWorker) -> ControlMessage:
         signum = signal.SIGKILL if question.is_kill else signal.SIGINT
-        streams = [relay.info for relay in self._open(question.run, question.worker) if relay.head.is_writer_alive]
+        relays = [relay for relay in self._open(question.run, question.worker) if relay.head.is_writer_alive]
+        streams = [(relay.info, relay.directory / HEAD_FILE) for relay in relays]
         if not streams:
             why = why_absent(self._run_dir, question.run, question.worker)
             return Refused(reason=why, request=question.request)

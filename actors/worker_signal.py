@@ -1,12 +1,18 @@
 """Signals to the processes of a worker that somebody else has started. Never to a pid that has another owner by now.
 
-A journal's lock says that the process that wrote it lives, its start time that the pid means this process still;
-psutil looks once more in the moment of the signal.
+A journal's lock says that the process that wrote it lives, its start time that the pid means this process still, and
+the head of the journal among the files it has open (Linux only) that the pid is of our pid namespace: a container may
+share host name and data directory with us, and count its processes from 1. psutil looks once more in the moment of
+the signal.
 """
 
+import contextlib
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
@@ -16,15 +22,16 @@ from runlane.transport.messages import StreamInfo
 START_SLACK_S = 2.0
 
 
-def signal_worker(streams: Iterable[StreamInfo], signum: signal.Signals) -> tuple[list[int], str]:
+def signal_worker(streams: Iterable[tuple[StreamInfo, Path]], signum: signal.Signals) -> tuple[list[int], str]:
     """Signal the processes of these streams, whose writers live; returns their pids, and else why there are none.
 
+    Beside each stream the head file of its journal, which only its own process holds open: a fork makes one of its own.
     SIGINT goes to the outermost of them, which ends its own children as it does on Ctrl-C; SIGKILL to all.
     """
     found: dict[int, psutil.Process] = {}
     problem = "it has ended"
-    for info in streams:
-        process, why_not = _process_of(info)
+    for info, head in streams:
+        process, why_not = _process_of(info, head)
         if process is None:
             problem = why_not
         else:
@@ -43,7 +50,7 @@ def signal_worker(streams: Iterable[StreamInfo], signum: signal.Signals) -> tupl
     return sorted(reached), problem
 
 
-def _process_of(info: StreamInfo) -> tuple[psutil.Process | None, str]:
+def _process_of(info: StreamInfo, head: Path) -> tuple[psutil.Process | None, str]:
     if info.host != socket.gethostname():
         return None, f"it runs on host {info.host}, and its proxy on {socket.gethostname()}; signal it there"
     try:
@@ -52,9 +59,26 @@ def _process_of(info: StreamInfo) -> tuple[psutil.Process | None, str]:
             return None, f"process {info.pid} has ended"
         if process.create_time() > info.started_ns / 1e9 + START_SLACK_S:
             return None, f"process {info.pid} is not the one that opened the stream: it began later"
-    except psutil.Error as error:
+        if sys.platform == "linux" and not _has_open(info.pid, head):
+            return None, f"pid {info.pid} of another pid namespace or process; stop it where it runs"
+    except (psutil.Error, OSError) as error:
         return None, f"process {info.pid} cannot be looked at: {error}"
     return process, ""
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether another process than this, which reads the journal itself, has the file open.
+
+    Compared by inode: the name may be another where that process runs. Raises `OSError` when it may not be looked at.
+    """
+    if pid == os.getpid():
+        return False
+    wanted = path.stat()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.path.samestat(descriptor.stat(), wanted):
+                return True
+    return False
 
 
 def _is_below(process: psutil.Process, others: dict[int, psutil.Process]) -> bool:

@@ -9,10 +9,12 @@ process that is not flat exit code 1.
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,13 +49,13 @@ class Watch:
     processes: dict[tuple[str, int], MemorySeries] = field(default_factory=dict[tuple[str, int], MemorySeries])
     files: list[FileSizes] = field(default_factory=list[FileSizes])
 
-    def look(self, at_s: float, worker_pid: int, *, is_warm: bool) -> None:
-        """Sample all; the memory of processes only once they are warm."""
+    def look(self, at_s: float, pids_of: dict[str, int], *, is_warm: bool) -> None:
+        """Sample all; the memory of processes only once they are warm. `pids_of` are those beside the graph's."""
         self.files.append(file_sizes(self.graph, at_s))
         status = self.graph.client.status()
         if status is None or not is_warm:
             return
-        pids = {"worker": worker_pid, "supervisor": status.pid}
+        pids = {**{name: pid for name, pid in pids_of.items() if pid}, "supervisor": status.pid}
         pids |= {child.name: child.pid for child in status.children if child.pid and child.exit_code is None}
         for name, pid in pids.items():
             self.processes.setdefault((name, pid), MemorySeries(name, pid)).take(at_s)
@@ -73,20 +75,38 @@ def _disk_bytes(path: Path) -> int:
         return 0
 
 
-def run(minutes: float, rate: int, directory: Path | None, options: list[str]) -> Watch:
+@contextlib.contextmanager
+def opened_gui(graph: RunningGraph) -> Generator[int]:
+    """`runlane gui`, offscreen, on its live page; its pid."""
+    environment = {**graph.environment, "QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": str(graph.data_dir)}
+    command = [sys.executable, "-m", "runlane", "gui"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as window:
+        try:
+            yield window.pid
+            if window.poll() is not None:
+                sys.exit(f"the GUI ended by itself, with exit code {window.returncode}")
+        finally:
+            window.terminate()
+
+
+def run(minutes: float, rate: int, directory: Path | None, options: list[str], *, with_gui: bool) -> Watch:
     """Run the graph and its worker to the end, sampling; checks that every step is stored."""
     seconds = minutes * 60
     warm_s = min(WARM_UP_S, seconds * WARM_UP_SHARE)
     with running_graph(*options, directory=directory) as graph:
         watch = Watch(graph)
         command = [sys.executable, str(HERE / "paced_worker.py"), str(rate), str(seconds)]
-        with subprocess.Popen(command, env=graph.environment, stdout=subprocess.PIPE, text=True) as worker:
+        gui = opened_gui(graph) if with_gui else contextlib.nullcontext(0)
+        with (
+            gui as gui_pid,
+            subprocess.Popen(command, env=graph.environment, stdout=subprocess.PIPE, text=True) as worker,
+        ):
             assert worker.stdout is not None
             worker.stdout.readline()
             started_s = time.monotonic()
             next_s = 0.0
             while worker.poll() is None and (at_s := time.monotonic() - started_s) < seconds:
-                watch.look(at_s, worker.pid, is_warm=at_s >= warm_s)
+                watch.look(at_s, {"worker": worker.pid, "gui": gui_pid}, is_warm=at_s >= warm_s)
                 next_s += INTERVAL_S
                 time.sleep(max(0.0, started_s + next_s - time.monotonic()))  # one sample a second
             output, _ = worker.communicate()
@@ -154,12 +174,13 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=20_000, help="steps per second")
     parser.add_argument("--directory", type=Path, help="a directory on the disk to use; by default a temporary one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, as for runlane up")
+    parser.add_argument("--gui", action="store_true", help="with the GUI open, which watches a frame of 160x210")
     parser.add_argument("--strict", action="store_true", help="exit code 1 when a process is not flat")
     chosen = parser.parse_args()
     if chosen.minutes * 60 < 5:
         parser.error("--minutes: at least 0.1")
     machine = Machine()
-    watch = run(chosen.minutes, chosen.rate, chosen.directory, chosen.set)
+    watch = run(chosen.minutes, chosen.rate, chosen.directory, chosen.set, with_gui=chosen.gui)
     headings = ["MiB of (pid)", "RSS start", "RSS end", "PSS", "USS", "heap", "KiB/min", "±", "verdict"]
     print_table(headings, [process_row(series) for series in watch.processes.values()])
     step = max(1, (len(watch.files) - 1) // (FILE_POINTS - 1))

@@ -4,10 +4,13 @@ import json
 import sys
 import time
 
+import numpy as np
+
 from runlane.workers import attach
 
 EPISODE_STEPS = 200
 TICK_S = 0.01
+FRAME = np.zeros((210, 160, 3), np.uint8)
 
 
 def main(rate: int, seconds: float) -> None:
@@ -22,6 +25,7 @@ def main(rate: int, seconds: float) -> None:
         for number in range(steps + 1, int(elapsed_s * rate) + 1):
             lane.step(number & 1, 1.0, number % EPISODE_STEPS == 0, False)
             steps = number
+        lane.frame(FRAME)  # shown only while somebody watches
         time.sleep(TICK_S)  # the rate is the point
     elapsed_s = time.perf_counter() - started_s
     is_committed = lane.close()

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.gui.health_figures import GraphFigures, JournalFigures, ProcessFigures, QueueFigures
 
 Level = Literal["good", "idle", "warn", "bad"]
@@ -24,6 +25,8 @@ RATE_DROP = 0.5
 LEAST_RATE = 20.0  # records a second; below, a worker is too slow for its rate to say much
 WARM_UP_S = 10.0
 LANE_SILENT_S = 1.5
+LANE_WATCHED_S = 2.0  # before that a lane that has just been asked for is not yet expected to have answered
+LANE_LOOK_S = 1.0  # a window that looks less often than this stood still itself: watching begins anew
 KEPT_WORKERS = 256
 
 
@@ -47,8 +50,8 @@ class _Rate:
     since_s: float
     from_s: float
     from_records: int
+    modes: tuple[str, ...] = ()
     best: float = 0.0
-    is_low: bool = False
 
 
 class AlertRules:
@@ -65,6 +68,8 @@ class AlertRules:
         self._dropped: dict[str, int] = {}
         self._states: dict[str, str] = {}
         self._rates: dict[str, _Rate] = {}
+        self._lanes: dict[str, float] = {}  # watched, and since when
+        self._lanes_s = 0.0  # when they were looked at last
 
     # ---- what is seen ----
 
@@ -120,8 +125,12 @@ class AlertRules:
     def on_lanes(self, silent_s: Iterable[tuple[str, float]], now_s: float) -> None:
         """For each lane that is watched, for how many seconds no frame came."""
         silent = dict(silent_s)
+        before = self._lanes if now_s - self._lanes_s <= LANE_LOOK_S else {}
+        self._lanes = {name: before.get(name, now_s) for name in silent}
+        self._lanes_s = now_s
         for name, seconds in silent.items():
-            self._hold(f"lane {name}", seconds > LANE_SILENT_S, "warn", f"{name} · lane silent", now_s)
+            is_silent = seconds > LANE_SILENT_S and now_s - self._lanes[name] >= LANE_WATCHED_S
+            self._hold(f"lane {name}", is_silent, "warn", f"{name} · lane silent", now_s)
         for key in [key for key in self._on if key.startswith("lane ") and key.removeprefix("lane ") not in silent]:
             del self._on[key]  # it is watched no more
 
@@ -177,12 +186,18 @@ class AlertRules:
         name = f"{run} {worker}"
         self._hold(f"stalled {name}", journal.is_stalled, "warn", f"{worker} · stalled", now_s, run)
         self._hold(f"damaged {name}", journal.damaged > 0, "bad", f"{worker} · journal damaged", now_s, run)
-        rate = self._rates.setdefault(name, _Rate(now_s, now_s, journal.records_in))
-        elapsed_s = now_s - rate.from_s
-        if journal.records_in < rate.from_records:  # a new proxy counts from 0
-            self._rates[name] = _Rate(now_s, now_s, journal.records_in)
+        self._on_rate(journal, name, now_s)
+
+    def _on_rate(self, journal: JournalFigures, name: str, now_s: float) -> None:
+        """Records a second, compared with the best while the mode is the same: what is not kept is no fewer steps."""
+        rate = self._rates.get(name)
+        # A new proxy counts from 0.
+        if rate is None or journal.records_in < rate.from_records or journal.modes != rate.modes:
+            self._rates[name] = _Rate(now_s, now_s, journal.records_in, journal.modes)
+            self._on.pop(f"rate {name}", None)
             return
-        if elapsed_s < RATE_S:
+        elapsed_s = now_s - rate.from_s
+        if elapsed_s < RATE_S or TelemetryMode.FAST_LANE_ONLY in journal.modes:
             return
         per_s = (journal.records_in - rate.from_records) / elapsed_s
         rate.from_s, rate.from_records = now_s, journal.records_in
@@ -190,8 +205,8 @@ class AlertRules:
             rate.best = max(rate.best, per_s)
             return
         is_low = per_s < rate.best * (1 - RATE_DROP) and not journal.is_stalled
-        text = f"{worker} · step rate {per_s / rate.best - 1:+.0%}"
-        self._hold(f"rate {name}", is_low, "warn", text, now_s, run)
+        text = f"{journal.worker} · step rate {per_s / rate.best - 1:+.0%}"
+        self._hold(f"rate {name}", is_low, "warn", text, now_s, journal.run)
         # The best fades, so that one burst at the start is no measure for hours.
         rate.best = max(per_s, rate.best * 0.95)
 

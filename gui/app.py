@@ -2,12 +2,12 @@
 
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from PySide6.QtCore import qInstallMessageHandler
+from PySide6.QtCore import QTimer, qInstallMessageHandler
 from PySide6.QtWidgets import QApplication, QStyleFactory
 
 from runlane.config.settings import Settings
@@ -28,7 +28,9 @@ _CHATTER = ("propagateSizeHints", "XDG_RUNTIME_DIR")
 class Application:
     """One QApplication with our look, and one window."""
 
-    def __init__(self, settings: Settings, store: StoreSource, state_path: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, store: StoreSource, state_path: Path | None = None, options: Sequence[str] = ()
+    ) -> None:
         """Raises nothing: what is missing on this machine was found out before (`src/runlane/window.py`)."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         existing = QApplication.instance()
@@ -43,7 +45,7 @@ class Application:
         self.theme = Theme(choice)
         self._dress(self.theme.tokens)
         self.theme.changed.connect(self._dress)
-        self.controller = LiveTelemetryController(settings, store)
+        self.controller = LiveTelemetryController(settings, store, options=options)
         self.window = MainWindow(self.controller, self.theme, self.state)
 
     def _dress(self, tokens: Tokens) -> None:
@@ -56,9 +58,10 @@ class Application:
         with _stopped_by_signals(self) as stopped:
             self.controller.start(wanted_run)
             self.window.show()
-            self.qt.exec()
+            if not stopped:
+                self.qt.exec()
             self.window.shut_down()
-        return 130 if stopped == [signal.SIGINT] else 0
+        return 130 if stopped[:1] == [signal.SIGINT] else 0
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def _stopped_by_signals(application: Application) -> Generator[list[int]]:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         seen.append(number)
-        application.qt.quit()
+        QTimer.singleShot(0, application.qt.quit)  # a signal before the loop runs would be lost by quit() itself
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

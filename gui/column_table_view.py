@@ -26,7 +26,7 @@ from PySide6.QtWidgets import QAbstractScrollArea, QMenu, QWidget
 from runlane.gui.column_ring import ColumnRing, Rows
 from runlane.gui.shown_rows import Ids, ShownRows
 from runlane.gui.table_columns import Column, parse_filter
-from runlane.gui.table_export import MAX_COPIED, as_tsv
+from runlane.gui.table_export import COPIED_AT_ONCE, MAX_COPIED, as_tsv
 from runlane.gui.tokens import Tokens
 
 ROW_PX = 25
@@ -41,6 +41,10 @@ class ColumnTableView(QAbstractScrollArea):
     following_changed = Signal(bool)
     filtered = Signal(str)
     """The filter was set; carries what of it was not understood."""
+    copying = Signal(object)
+    """More rows are to be copied than our thread has time for: whoever listens makes the text in another."""
+    copied = Signal(int)
+    """So many rows are on the clipboard."""
 
     def __init__(
         self, name: str, ring: ColumnRing, columns: Sequence[Column], tokens: Tokens, parent: QWidget | None = None
@@ -75,6 +79,12 @@ class ColumnTableView(QAbstractScrollArea):
         self._fit()
         self._repaint()
         return True
+
+    def set_empty_text(self, text: str) -> None:
+        """What stands in the place of rows while there are none."""
+        if text != self.empty_text:
+            self.empty_text = text
+            self._repaint()
 
     def set_filter(self, text: str) -> str:
         """Show the rows for which every word holds; returns what was not understood, which is left out."""
@@ -180,8 +190,16 @@ class ColumnTableView(QAbstractScrollArea):
         return shown.of_ids(self._selected) if len(self._selected) else shown.rows(0, len(shown))
 
     def copy(self) -> None:
-        """Put the selection on the clipboard, tab-separated; everything shown when nothing is selected."""
-        QGuiApplication.clipboard().setText(as_tsv(self.chosen_rows()[:MAX_COPIED], self.visible_columns))
+        """Put the selection on the clipboard, tab-separated; everything shown when nothing is selected.
+
+        Many rows are given to `copying` instead.
+        """
+        rows = self.chosen_rows()[:MAX_COPIED]
+        if len(rows) > COPIED_AT_ONCE:
+            self.copying.emit(rows)
+            return
+        QGuiApplication.clipboard().setText(as_tsv(rows, self.visible_columns))
+        self.copied.emit(len(rows))
 
     # ---- events ----
 

@@ -209,7 +209,8 @@ class FastLaneConsumer(QObject):
             return LaneState.RECONNECTING if now_ns - self._lost_ns < RECONNECT_NS else LaneState.ENDED
         if self.hud is None:
             return LaneState.WAITING
-        is_silent = self._is_watching and self.silent_ns(now_ns) > SILENT_NS
+        limit_ns = max(SILENT_NS, int(3e9 / self.rate_hz))  # a lane asked for slowly is slow
+        is_silent = self._is_watching and self.silent_ns(now_ns) > limit_ns
         return LaneState.STALLED if is_silent else LaneState.LIVE
 
     def silent_ns(self, now_ns: int) -> int:

@@ -186,7 +186,7 @@ class FastLaneTab(QWidget):
             "silent_s": [
                 (tile.choice.title, tile.consumer.silent_ns(now_ns) / 1e9)
                 for tile in tiles
-                if tile.consumer.is_attached and tile.consumer.hud is not None
+                if tile.consumer.is_attached and tile.consumer.hud is not None and not tile.is_dark
             ],
         }
 

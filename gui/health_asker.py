@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from runlane.config.names import DB_WRITER, LOG_DIR
-from runlane.config.settings import is_loopback
 from runlane.gui.health_model import HealthModel
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
 from runlane.gui.store_source import StoreSource
@@ -30,8 +29,9 @@ StoreFigureRows = tuple[Sequence[Sequence[Any]], int]
 def ask_health(controller: LiveTelemetryController, now_s: float) -> None:
     """Ask what is due. Answers reach the model on a later tick."""
     model = controller.health
-    transport = controller.settings.transport
-    model.is_local = transport.kind == "ipc" or is_loopback(transport.host)
+    # A graph over TCP may be on another host, also through a tunnel: its pids are somebody else's here.
+    status = controller.status
+    model.is_local = status is None or status.data_dir == str(data_dir_of(controller.settings))
     if model.is_due("sample", now_s):
         pids = model.pids()
         controller.ask_store("health.sample", lambda: model.sampler.sample_processes(pids), model.set_samples)

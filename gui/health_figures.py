@@ -75,6 +75,7 @@ class JournalFigures:
     rewinds: int = 0
     damaged: int = 0
     is_stalled: bool = False
+    modes: tuple[str, ...] = ()  # Telemetry Modes of its workers, each once, sorted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +215,18 @@ def _journal(child: ChildStatus) -> JournalFigures:
         rewinds=_whole(figures.get("rewinds")),
         damaged=_whole(figures.get("damaged_journals")),
         is_stalled=bool(figures.get("is_stalled")),
+        modes=_modes(figures),
     )
+
+
+def _modes(figures: dict[str, Any]) -> tuple[str, ...]:
+    """A proxy that serves several workers says each one's."""
+    try:
+        told = msgspec.convert(figures.get("workers") or [], list[dict[str, Any]])
+    except msgspec.ValidationError:
+        told = []
+    modes = {str(worker.get("telemetry_mode") or "") for worker in (told or [figures])}
+    return tuple(sorted(modes - {""}))
 
 
 def _store(figures: dict[str, Any]) -> StoreFigures:

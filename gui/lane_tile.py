@@ -59,7 +59,7 @@ def banner_text(state: LaneState, silent_ns: int) -> str:
     )
     match state:
         case LaneState.STALLED:
-            return f"{silence} · worker makes no steps"
+            return f"{silence} · the worker sends none"
         case LaneState.RECONNECTING:
             return f"{silence} · reconnecting"
         case LaneState.ENDED:
@@ -80,6 +80,7 @@ class LaneTile(QObject):
         super().__init__(parent)
         self.choice = choice
         self.consumer = FastLaneConsumer(self, rate_hz=rate_hz)
+        self.is_dark = False  # its worker was told to render nothing
         self.paint_age_ms: float | None = None  # of the frame painted last, when it was painted
         self.painted: Hud | None = None  # that frame's
         self.said: dict[str, str] = dict.fromkeys(
@@ -104,6 +105,8 @@ class LaneTile(QObject):
             self.changed.emit()
 
     def _banner(self, state: LaneState, now_ns: int) -> str:
+        if self.is_dark and state in (LaneState.WAITING, LaneState.LIVE, LaneState.STALLED):
+            return "Durable Only · nothing is rendered"
         if state is LaneState.WAITING:
             return "Waiting for the first frame" if self.consumer.is_attached else "No agent yet"
         return banner_text(state, self.consumer.silent_ns(now_ns))

@@ -18,7 +18,7 @@ from runlane.config.settings import FastLaneSettings
 from runlane.config.telemetry_mode import TelemetryMode
 from runlane.gui.controls_view import IconButton, Label, Segments
 from runlane.gui.launch_plan import WorkerType
-from runlane.gui.telemetry_mode import TelemetryModeSelector, TelemetryModeState
+from runlane.gui.telemetry_mode import TelemetryModeOptions, TelemetryModeState
 from runlane.gui.tokens import Tokens
 
 Touch = Callable[..., object]
@@ -152,9 +152,7 @@ class TelemetryFields(QWidget):
     ) -> None:
         super().__init__(parent)
         self._mode_state = mode_state
-        self.mode = TelemetryModeSelector(mode_state)
-        self._about = Label("", "muted")
-        self._about.setWordWrap(True)
+        self.mode = TelemetryModeOptions(mode_state)
         self.video = Segments(VIDEO_MODES, "Video")
         self.video.choose(lane.video_mode)
         self.video.chosen.connect(self._on_video)
@@ -167,8 +165,7 @@ class TelemetryFields(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(10)
-        column.addWidget(self._left(field_row("Telemetry Mode", self.mode)))
-        column.addWidget(self._about)
+        column.addWidget(field_row("Telemetry Mode", self.mode))
         column.addWidget(self._left(field_row("Video", self.video)))
         line = QHBoxLayout()
         line.setSpacing(10)
@@ -191,9 +188,7 @@ class TelemetryFields(QWidget):
         return box
 
     def _on_mode(self, mode: str) -> None:
-        chosen = TelemetryMode(mode)
-        self._about.show_text(f"{chosen.label}. {chosen.description}")
-        shows = chosen is not TelemetryMode.DURABLE_ONLY
+        shows = TelemetryMode(mode) is not TelemetryMode.DURABLE_ONLY
         for widget in (self.video, self.slot, self.grid_limit, self.max_fps):
             widget.setEnabled(shows)
         self._on_video(self.video.key)

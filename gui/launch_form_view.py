@@ -225,7 +225,7 @@ class LaunchFormView(QWidget):
         plan = self.plan()
         problem = ""
         try:
-            self._launches = launches_of(plan, self._controller.settings)
+            self._launches = launches_of(plan, self._controller.settings, self._controller.options)
         except RunlaneError as error:
             self._launches, problem = [], str(error)
         with contextlib.suppress(RunlaneError):

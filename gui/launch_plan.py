@@ -147,8 +147,8 @@ class Launch:
         return shlex.join(["runlane", *self.arguments[3:]])
 
 
-def launches_of(plan: LaunchPlan, settings: Settings) -> list[Launch]:
-    """What to start, in order; raises `LaunchError`."""
+def launches_of(plan: LaunchPlan, settings: Settings, options: Sequence[str] = ()) -> list[Launch]:
+    """What to start, in order; raises `LaunchError`. `options` are the window's own: --config and --set."""
     name = plan.name.strip() or default_name(plan)
     if len(name) > MAX_NAME or not name.isprintable():
         raise LaunchError("Run name", name[:40], "is too long or not printable", f"write up to {MAX_NAME} letters")
@@ -157,6 +157,7 @@ def launches_of(plan: LaunchPlan, settings: Settings) -> list[Launch]:
     directory = _directory(plan)
     environment = parse_environment(plan.environment)
     fixed = [sys.executable, "-m", "runlane", "run"]
+    # What stands later counts, so the form's own settings come behind those of the window.
     sets = [part for text in settings_texts(plan, settings) for part in ("--set", text)]
     kind = _type_of(plan.worker_type)
     found: list[Launch] = []
@@ -164,7 +165,7 @@ def launches_of(plan: LaunchPlan, settings: Settings) -> list[Launch]:
         own = f"{name}-s{seed}" if plan.copies > 1 else name
         worker = ["--worker", kind.worker] if kind is not None else []
         command = _command(plan, kind, seed, directory)
-        arguments = [*fixed, "--name", own, *worker, *sets, "--", *command]
+        arguments = [*fixed, "--name", own, *worker, *options, *sets, "--", *command]
         found.append(Launch(name=own, arguments=arguments, directory=directory, environment=environment))
     return found
 
@@ -180,17 +181,16 @@ def default_name(plan: LaunchPlan) -> str:
 
 
 def settings_texts(plan: LaunchPlan, settings: Settings) -> list[str]:
-    """The `--set` texts: which graph is meant, and what the form changes of the settings in force."""
+    """The `--set` texts: which graph is meant, and all that the form says of telemetry.
+
+    All of it: what a run would find by itself hangs on files and variables of where the command is run.
+    """
     texts = [f"data_dir={data_dir_of(settings)}", *_transport_texts(settings)]
-    in_force = getattr(settings.session, "telemetry_mode", TelemetryMode.DUAL_PATH)
-    if plan.mode != in_force:
-        texts.append(f"session.telemetry_mode={plan.mode.value}")
-    lane = settings.fast_lane
+    texts.append(f"session.telemetry_mode={plan.mode.value}")
     chosen = {"video_mode": plan.video_mode, "max_fps": plan.max_fps}
     chosen |= {"slot": plan.slot} if plan.video_mode == "single" else {}
     chosen |= {"grid_limit": plan.grid_limit} if plan.video_mode == "grid" else {}
-    texts += [f"fast_lane.{key}={value}" for key, value in chosen.items() if value != getattr(lane, key)]
-    return texts
+    return texts + [f"fast_lane.{key}={value}" for key, value in chosen.items()]
 
 
 def parse_environment(text: str) -> dict[str, str]:

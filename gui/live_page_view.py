@@ -39,7 +39,11 @@ class LivePage(QWidget):
     def _on_tick(self, now_s: float) -> None:
         if self._is_active and now_s >= self._next_s:
             self._next_s = now_s + DESCRIBE_S
-            self.wall.describe(self._environment_of)
+            self.wall.describe(self._environment_of, self._is_dark)
+
+    def _is_dark(self, run: str) -> bool:
+        entry = self._controller.runs.entry(run)
+        return entry is not None and entry.telemetry_mode == "durable_only"
 
     def _environment_of(self, run: str) -> str:
         entry = self._controller.runs.entry(run)

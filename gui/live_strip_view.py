@@ -60,6 +60,7 @@ class LiveStrip(QWidget):
             return
         self._next_s = now_s + REFRESH_S
         names = self._names()
+        missed = self._controller.telemetry.missed_of([self._controller.selected])
         for number, (plot, name) in enumerate(zip(self.plots, names, strict=True)):
             keys = [key for key in self._controller.telemetry.keys(self._controller.selected) if key.name == name]
             if keys != self._shown[number]:
@@ -67,6 +68,7 @@ class LiveStrip(QWidget):
                 plot.show_curves(self._curves(keys), PlotChoices(smoothing=SMOOTHING))
                 if number == 1:
                     plot.heading.show_text("Episode length" if name == LENGTH else name.removeprefix(":"))
+            plot.show_missed(missed if keys else 0)
             plot.refresh()
 
     def _names(self) -> tuple[str, str, str]:

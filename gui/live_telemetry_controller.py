@@ -7,7 +7,7 @@ No signal per record. Models are told on the tick and nowhere else; views look a
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
@@ -30,6 +30,8 @@ STATUS_S = 0.5
 RUNS_S = 1.0
 SIZE_S = 2.0
 STATUS_TIMEOUT_S = 1.0
+RUNS_SHARE = 10.0  # a list of runs is asked for again after so many times what it took
+CLOSE_S = 2.0
 
 
 class LiveTelemetryController(QObject):
@@ -44,10 +46,13 @@ class LiveTelemetryController(QObject):
     selection_changed = Signal(str)
     """Id of the run that the window is about; empty for none."""
 
-    def __init__(self, settings: Settings, store: StoreSource, parent: QObject | None = None) -> None:
-        """Nothing is asked before `start`."""
+    def __init__(
+        self, settings: Settings, store: StoreSource, parent: QObject | None = None, *, options: Sequence[str] = ()
+    ) -> None:
+        """Nothing is asked before `start`. `options` are the --config and --set that gave `settings`."""
         super().__init__(parent)
         self.settings = settings
+        self.options = list(options)
         self.run_dir = run_dir_of(settings)
         self.store = store
         self.runs = RunModel()
@@ -56,12 +61,16 @@ class LiveTelemetryController(QObject):
         self.status: Status | None = None
         self.selected = ""
         self.store_problem = ""
+        self.note = ""  # one line that somebody should see
         self._wanted = ""  # what the command line asked to see
+        self._is_chosen = self._has_rows = False
         self._alive: set[str] = set()
         self._bus: BusReader | None = None
         self._store_calls: Background | None = None
+        self._status_calls: Background | None = None
         self._graph_calls: Background | None = None
-        self._client: GraphClient | None = None
+        self._clients: dict[str, GraphClient] = {}
+        self._runs_took_s = 0.0
         self._next_s = {"status": 0.0, "runs": 0.0, "size": 0.0}
         self._timer = QTimer(self)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -74,7 +83,9 @@ class LiveTelemetryController(QObject):
         """Join the bus, begin to ask; `wanted_run` is an id, the beginning of one, or a name: it is selected."""
         self._wanted = wanted_run
         self._store_calls = Background("runlane-window-store")
-        self._graph_calls = Background("runlane-window-graph")
+        # Orders may take seconds to be answered; what is shown must not grow old behind them.
+        self._status_calls = Background("runlane-window-status")
+        self._graph_calls = Background("runlane-window-orders")
         self._bus = BusReader(self.settings)
         self._bus.start()
         self._timer.start()
@@ -85,15 +96,13 @@ class LiveTelemetryController(QObject):
         late: list[str] = []
         if self._bus is not None and not self._bus.stop():
             late.append("fast path")
-        if self._graph_calls is not None:
-            self._graph_calls.ask("close", self._close_client, lambda _: None)
-            if not self._graph_calls.close(2 * STATUS_TIMEOUT_S):
-                late.append("graph")
-        if self._store_calls is not None and not self._store_calls.close():
-            late.append("store")
-        if not late:
-            self._close_client()
-        self._bus = self._graph_calls = self._store_calls = None
+        calls = {"status": self._status_calls, "orders": self._graph_calls, "store": self._store_calls}
+        for name, background in calls.items():
+            if background is not None and not background.close(CLOSE_S):
+                late.append(name)
+            elif name in self._clients:  # a client belongs to its thread, and that has ended
+                self._clients.pop(name).close()
+        self._bus = self._status_calls = self._graph_calls = self._store_calls = None
         return late
 
     # ---- questions ----
@@ -117,7 +126,7 @@ class LiveTelemetryController(QObject):
     ) -> bool:
         """As `ask_store`, for the supervisor: `call` gets the client, in the one thread that may use it."""
         return self._graph_calls is not None and self._graph_calls.ask(
-            key, lambda: call(self._graph_client()), done, failed
+            key, lambda: call(self._client("orders")), done, failed
         )
 
     def bus_statistics(self) -> BusStatistics | None:
@@ -126,7 +135,7 @@ class LiveTelemetryController(QObject):
 
     def select(self, run: str) -> None:
         """Make a run the one that the window is about, as somebody chose it."""
-        self._wanted = ""
+        self._wanted, self._is_chosen = "", True
         self._select(run)
 
     def _select(self, run: str) -> None:
@@ -139,7 +148,7 @@ class LiveTelemetryController(QObject):
     def _tick(self) -> None:
         now_s = time.monotonic()
         self._take(now_s)
-        for background in (self._store_calls, self._graph_calls):
+        for background in (self._store_calls, self._status_calls, self._graph_calls):
             if background is not None:
                 background.drain()
         self._ask(now_s)
@@ -163,12 +172,12 @@ class LiveTelemetryController(QObject):
                 return
 
     def _ask(self, now_s: float) -> None:
-        if self._is_due("status", now_s, STATUS_S, self._graph_calls):
-            self.ask_graph(
-                "status", lambda client: client.status(STATUS_TIMEOUT_S), self._on_status, self._on_no_status
-            )
-        if self._is_due("runs", now_s, RUNS_S, self._store_calls):
-            self.ask_store("runs", self.store.runs, self._on_runs, self._on_store_problem)
+        status_calls = self._status_calls
+        if status_calls is not None and self._is_due("status", now_s, STATUS_S, status_calls):
+            status_calls.ask("status", self._ask_status, self._on_status, self._on_no_status)
+        # A list that takes long is asked for less often: a reader holds the write-ahead log while it reads.
+        if self._is_due("runs", now_s, max(RUNS_S, RUNS_SHARE * self._runs_took_s), self._store_calls):
+            self.ask_store("runs", self._ask_runs, self._on_runs, self._on_store_problem)
         if self._is_due("size", now_s, SIZE_S, self._store_calls):
             self.ask_store("size", self.store.size, self.health.set_store_size)
 
@@ -188,9 +197,14 @@ class LiveTelemetryController(QObject):
     def _on_no_status(self, _problem: str) -> None:
         self._on_status(None)
 
-    def _on_runs(self, rows: list[dict[str, Any]]) -> None:
+    def _on_runs(self, answer: tuple[list[dict[str, Any]], float]) -> None:
+        rows, self._runs_took_s = answer
         self.store_problem = ""
         self.runs.set_rows(rows)
+        if not (self._has_rows or self._is_chosen):  # what came live first need not be the newest
+            self._select(self.runs.newest())
+        self._has_rows = True
+        self.note = f"no run {self._wanted!r}: this is the newest" if self._wanted else ""
 
     def _on_store_problem(self, problem: str) -> None:
         self.store_problem = problem
@@ -204,19 +218,22 @@ class LiveTelemetryController(QObject):
             self.run_completed.emit(run)
         self._alive = alive
         if self._wanted and (found := self.runs.find(self._wanted)):
-            self._wanted = ""
+            self.note = ""
             self.select(found)
         elif not self.selected or self.runs.entry(self.selected) is None:
             self._select(self.runs.newest())
 
-    # ---- the graph thread ----
+    # ---- in the threads ----
 
-    def _graph_client(self) -> GraphClient:
-        if self._client is None:
-            self._client = GraphClient(self.settings)
-        return self._client
+    def _ask_status(self) -> Status | None:
+        return self._client("status").status(STATUS_TIMEOUT_S)
 
-    def _close_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+    def _ask_runs(self) -> tuple[list[dict[str, Any]], float]:
+        began_s = time.monotonic()
+        return self.store.runs(), time.monotonic() - began_s
+
+    def _client(self, thread: str) -> GraphClient:
+        """Each thread has a client of its own, made in it."""
+        if thread not in self._clients:
+            self._clients[thread] = GraphClient(self.settings)
+        return self._clients[thread]

@@ -1,13 +1,14 @@
 """LiveView: the page of the live wall, with the buttons over it. It shows whatever workers there are."""
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from PySide6.QtCore import QStandardPaths, QTimer, Signal
+from PySide6.QtCore import QStandardPaths, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QImage
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
@@ -39,6 +40,7 @@ class LiveView(QWidget):
 
     selected_lane = Signal(str, str)
     """Run and worker of the tile that somebody went to or clicked."""
+    _saved = Signal(object, str, bool)
     snapshot_taken = Signal(object, str)
     """QImage, and where it was saved; empty where that failed."""
 
@@ -56,6 +58,8 @@ class LiveView(QWidget):
         self.setObjectName("liveView")
         self._tokens, self._pictures = tokens, pictures
         self._lanes: list[LaneChoice] = []
+        self._savers: list[threading.Thread] = []
+        self._saved.connect(self._on_saved)
         self._env = 0
         self.tab = FastLaneTab(run_dir, tokens, max_fps=max_fps, parent=self)
         self._note = Label("", "caption", is_elided=True)
@@ -128,6 +132,20 @@ class LiveView(QWidget):
         """As of `FastLaneTab.figures`."""
         return self.tab.figures()
 
+    def snapshot_of(self, run: str) -> bool:
+        """Keep the next picture of a run's lane; False where there is no such lane, or it shows nothing."""
+        for index, lane in enumerate(self._lanes):
+            tile = self.tab.wall.tiles[index]
+            if lane.run == run and tile.consumer.is_attached and not tile.is_dark:
+                self.select(*lane.key)
+                consumer = tile.consumer
+                consumer.frame_ready.connect(self._on_next_frame, Qt.ConnectionType.SingleShotConnection)
+                return True
+        return False
+
+    def _on_next_frame(self, image: QImage, _shown: object) -> None:
+        self._on_snapshot(image)
+
     def take_snapshot(self) -> QImage | None:
         """Save the picture of the selected tile, put it on the clipboard and say so; None before its first frame."""
         return self.tab.snapshot(self.current)
@@ -144,17 +162,25 @@ class LiveView(QWidget):
                 return True
         return False
 
-    def describe(self, subtitle_of: Callable[[str], str]) -> None:
-        """Say under each name what `subtitle_of` the run says, where it says anything: rings know no environment."""
+    def describe(self, subtitle_of: Callable[[str], str], is_dark: Callable[[str], bool]) -> None:
+        """Say under each name what `subtitle_of` the run says, where it says anything: rings know no environment.
+
+        `is_dark` says which runs render nothing at all, so that nobody waits for their frames.
+        """
         lanes = [replace(lane, subtitle=subtitle_of(lane.run) or lane.subtitle) for lane in self._lanes]
         if lanes != self._lanes:
             self._lanes = lanes
             self.tab.set_lanes(lanes)
+        for tile in self.tab.wall.tiles:
+            tile.is_dark = is_dark(tile.choice.run)
 
     def cleanup(self) -> None:
         """Stop, and give everything back. Again: nothing."""
         self._note_timer.stop()
         self.tab.cleanup()
+        for saver in self._savers:
+            saver.join()
+        self._savers = []
 
     def _on_grid(self, mode: str) -> None:
         self.set_grid(cast("GridMode", mode))
@@ -194,11 +220,20 @@ class LiveView(QWidget):
         lane = self._lanes[self.current] if self.current < len(self._lanes) else None
         name = re.sub(r"[^\w.-]+", "_", "snapshot" if lane is None else lane.name)
         path = self._picture_dir() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.png"
-        is_saved = image.save(str(path))
         QGuiApplication.clipboard().setImage(image)
+        # To compress a large picture takes a tenth of a second; the event loop has none to give.
+        saver = threading.Thread(target=self._save, args=(image, path), name="runlane-picture", daemon=True)
+        self._savers = [running for running in self._savers if running.is_alive()] + [saver]
+        saver.start()
+
+    def _save(self, image: QImage, path: Path) -> None:
+        """In a thread of its own."""
+        self._saved.emit(image, str(path), image.save(str(path)))
+
+    def _on_saved(self, image: QImage, path: str, is_saved: bool) -> None:
         self._note.show_text(f"Saved {path}" if is_saved else f"On the clipboard; {path} could not be written")
         self._note_timer.start()
-        self.snapshot_taken.emit(image, str(path) if is_saved else "")
+        self.snapshot_taken.emit(image, path if is_saved else "")
 
     def _picture_dir(self) -> Path:
         known = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.PicturesLocation)

@@ -5,6 +5,7 @@ Log files are read by `tail`, which belongs to the background thread; everything
 
 import os
 import re
+import stat
 import time
 from calendar import timegm
 from collections import deque
@@ -162,6 +163,7 @@ class LogTail:
     """Follows `*.log` in a directory. Rotation (another file of that name) and truncation begin it anew."""
 
     def __init__(self) -> None:
+        self.left_out = 0  # files that are not read: `MAX_FILES` are, those written to last
         self._files: dict[Path, _File] = {}
 
     def read(self, directory: Path) -> list[LogLine]:
@@ -169,14 +171,11 @@ class LogTail:
 
         Blocks on the disk: for a background thread, one call at a time.
         """
-        try:
-            paths = [
-                path for path in sorted(directory.glob("*.log"))[:MAX_FILES] if path.is_file()
-            ]  # opening a pipe waits
-        except OSError:
-            return []
-        for path in [path for path in self._files if path not in paths]:
-            del self._files[path]
+        written_s = _log_files(directory)
+        for path in self._files.keys() - written_s.keys():
+            del self._files[path]  # of one that is left out is remembered how far it was read
+        paths = sorted(written_s, key=lambda path: (-written_s[path], path))[:MAX_FILES]
+        self.left_out = len(written_s) - len(paths)
         found: list[LogLine] = []
         for path in paths:
             try:
@@ -210,3 +209,19 @@ class LogTail:
                 known.last = parse_line(text, path.stem, known.last, status.st_mtime)
                 found.append(known.last)
         return found
+
+
+def _log_files(directory: Path) -> dict[Path, float]:
+    """Log files, and when each was written to last. Pipes are none: opening one waits."""
+    found: dict[Path, float] = {}
+    try:
+        for path in directory.glob("*.log"):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found[path] = status.st_mtime
+    except OSError:
+        return {}
+    return found

@@ -351,6 +351,9 @@ class LogView(QWidget):
         lost = self._model.total - known
         if lost:
             words.append(f"{lost:,} older ones are only in the files")
+        left_out = self._model.tail.left_out
+        if left_out:
+            words.append(f"{left_out:,} older files are not read")
         if self._is_paused:
             words.append(f"held, {self._model.total - self._shown:,} new")
         self._counts.show_text(" · ".join(words), "warn" if self._is_paused else "")

@@ -209,7 +209,10 @@ class MainWindow(QMainWindow):
 
     def _snapshot(self) -> None:
         self.open_page("live")
-        self.live.wall.take_snapshot()
+        if not self.live.wall.snapshot_of(self.controller.selected):
+            entry = self.controller.runs.entry(self.controller.selected)
+            name = "the selected run" if entry is None else entry.name or entry.run
+            self.controller.note = f"no picture of {name}: it shows no frames here"
 
     def _toggle_full_screen(self) -> None:
         self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
@@ -253,6 +256,7 @@ class MainWindow(QMainWindow):
         for key, text, item_state in controller.health.summary():
             bar.show_item(key, text, item_state, is_right=True)
         bar.show_item("store", controller.store_problem.split(";")[0], "warn", is_right=True)
+        bar.show_item("note", controller.note, "warn", is_right=True)
 
     # ---- life ----
 

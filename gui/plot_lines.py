@@ -12,7 +12,8 @@ from runlane.gui.series import Axis, Envelope, Floats
 
 GRID_POINTS = 400
 MARGIN = 0.06
-_SEED = re.compile(r"[-_ .]?(?:s|seed)?[-_ =]?\d+$", re.IGNORECASE)
+# A bare number is no seed: `lr1e-3` and `ppo-v2` are other settings.
+_SEED = re.compile(r"(?:[-_ .,]+s=?|[-_ .,]*(?<![a-z])seed[-_ =:]*|[-_ .,]*#)\d+$", re.IGNORECASE)
 _UNDERFLOW = -600.0  # exp of it is still a number
 
 
@@ -163,8 +164,8 @@ def _on_grid(line: Line, grid: Floats) -> Floats:
 
 
 def group_name(run_name: str) -> str:
-    """Runs that differ by a seed at the end of their names are one group: `ppo-s1` and `ppo-s2` are `ppo`."""
-    return _SEED.sub("", run_name) or run_name
+    """Runs that differ by a marked seed at the end of their names (`-s1`, `_seed1`, `seed=1`, `#1`) are one group."""
+    return _SEED.sub("", run_name) or run_name.rstrip("0123456789=: -_")  # `seed=1`, and nothing else
 
 
 def value_range(arrays: Sequence[Floats]) -> tuple[float, float]:

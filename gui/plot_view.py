@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QPoint, QRect, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
 from runlane.gui.controls_view import Card, Label
-from runlane.gui.figures import axis_number, clock_text, short_number
+from runlane.gui.figures import axis_number, clock_text, short_number, whole_number
 from runlane.gui.plot_canvas_view import PlotCanvas, Shade, Stroke
 from runlane.gui.plot_lines import Band, Line, band_of, raw_line, smooth_line, value_range
 from runlane.gui.series import Axis, Envelope, Series
@@ -20,6 +20,10 @@ from runlane.gui.tokens import Tokens
 MAX_CURVES = 24
 SETTLE_MS = 250  # of a zoom, before the store is asked
 TOP_TIP_PX = 2
+MISSED_TIP = (
+    "Records of these runs that the window did not get; steps among them are on the axis by estimate.\n"
+    "They are in the database: `runlane sql`. Info records, which it does not ask for, may be counted."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,13 @@ class PlotView(Card):
         self.header.addWidget(self._note, 1)
         self.header.addWidget(self._value)
         self._legend = Legend(tokens)
-        self.body.addWidget(self._legend)
+        self._missed = Label("", "faint")
+        self._missed.setToolTip(MISSED_TIP)
+        self._missed.hide()
+        below = QHBoxLayout()
+        below.addWidget(self._legend, 1)
+        below.addWidget(self._missed)
+        self.body.addLayout(below)
         self.canvas = PlotCanvas(tokens, self._tick_x, axis_number)
         self.body.addWidget(self.canvas, 1)
         self.body.setContentsMargins(12, 8, 10, 4)
@@ -197,6 +207,16 @@ class PlotView(Card):
     def note(self) -> str:
         """What it says about where its points come from."""
         return self._note.whole_text
+
+    def show_missed(self, records: int) -> None:
+        """Say how many records of what is drawn never came; nothing when all did."""
+        self._missed.show_text(f"{whole_number(records)} records missed" if records > 0 else "")
+        self._missed.setVisible(records > 0)
+
+    @property
+    def missed(self) -> str:
+        """What it says about records that never came."""
+        return self._missed.whole_text
 
     def cleanup(self) -> None:
         """Stop timers, let go of the canvas."""

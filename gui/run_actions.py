@@ -3,12 +3,13 @@
 Nothing waits here: `said` tells what came of it, as one line. One object for all views of a controller (`actions_of`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from runlane.config.errors import GraphError
 from runlane.config.settings import Settings
 from runlane.config.telemetry_mode import TelemetryMode
 from runlane.gui.run_model import RunModel
@@ -102,14 +103,14 @@ class RunActions(QObject):
     def set_mode(
         self, run: str, mode: TelemetryMode, done: Callable[[Any], object], failed: Callable[[str], object]
     ) -> None:
-        """Switch every living worker of a run. `done` or `failed`, once, with the last answer or the first reason."""
+        """Switch every living worker of a run. `done` or `failed`, once, with the last answer or all refusals."""
         workers = self._workers(run)
         if not workers:
             failed(NO_WORKER)
             return
 
         def call(client: RunClient) -> Any:
-            return [client.set_telemetry_mode(run, worker, mode) for worker in workers][-1]
+            return _each(workers, lambda worker: client.set_telemetry_mode(run, worker, mode))[-1]
 
         if not self._controller.ask_graph(f"mode {run}", call, done, failed):
             failed("the window is not connected to a graph")
@@ -129,7 +130,7 @@ class RunActions(QObject):
         self._say(run, "killing…" if is_kill else "stopping…", "")
 
         def call(client: RunClient) -> list[int]:
-            answers = [client.stop_worker(run, worker, is_kill=is_kill) for worker in workers]
+            answers = _each(workers, lambda worker: client.stop_worker(run, worker, is_kill=is_kill))
             return [pid for answer in answers for pid in cast("list[int]", getattr(answer, "pids", None) or [])]
 
         def done(pids: list[int]) -> None:
@@ -145,6 +146,21 @@ class RunActions(QObject):
 
     def _say(self, run: str, text: str, state: str = "bad") -> None:
         self.said.emit(run, " ".join(text.split()), state)
+
+
+def _each(workers: Sequence[str], ask: Callable[[str], Any]) -> list[Any]:
+    """Ask about every worker, also after a refusal; raises one `GraphError` that tells of all that refused."""
+    answers: list[Any] = []
+    refusals: list[str] = []
+    for worker in workers:
+        try:
+            answers.append(ask(worker))
+        except GraphError as error:
+            refusals.append(str(error) if len(workers) == 1 else f"{worker}: {error}")
+    if refusals:
+        told = f"{len(answers)} of {len(workers)} workers were told"
+        raise GraphError("; ".join(refusals if len(workers) == 1 else [*refusals, told]))
+    return answers
 
 
 def actions_of(controller: QObject) -> RunActions:

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem
 from runlane.gui.controls_view import draw_sparkline
 from runlane.gui.run_entry import RunEntry
 from runlane.gui.run_model import RunRole
-from runlane.gui.run_text import UNKNOWN, rate_text, return_text
+from runlane.gui.run_text import NOT_KEPT, UNKNOWN, rate_text, return_text
 from runlane.gui.tokens import Tokens
 
 CARD_HEIGHT = 68
@@ -35,6 +35,13 @@ def state_color(state: str, tokens: Tokens) -> str:
 def state_role(state: str) -> str:
     """The same as a state of the style sheet."""
     return {"running": "good", "stalled": "warn", "failed": "bad", "killed": "bad", "lost": "bad"}.get(state, "idle")
+
+
+def rate_words(entry: RunEntry) -> str:
+    """What a card says of a run's rate."""
+    if not entry.is_kept:
+        return NOT_KEPT
+    return f"{rate_text(entry.step_rate_hz)} steps/s" if entry.state == "running" else UNKNOWN
 
 
 class RunCardDelegate(QStyledItemDelegate):
@@ -89,7 +96,7 @@ class RunCardDelegate(QStyledItemDelegate):
             painter.drawEllipse(center, radius, radius)
         left = box.left() + TEXT_LEFT
         room = box.width() - TEXT_LEFT - INSET - SPARK.width() - 6
-        rate = f"{rate_text(entry.step_rate_hz)} steps/s" if entry.state == "running" else UNKNOWN
+        rate = rate_words(entry)
         whole = box.width() - TEXT_LEFT - INSET
         _draw(painter, _sized(font, 13, QFont.Weight.DemiBold), tokens.text, entry.title, left, box.top() + 22, room)
         _draw(painter, _sized(font, 12), tokens.muted, entry.subtitle, left, box.top() + 39, room)

@@ -31,8 +31,8 @@ from runlane.gui.run_details import (
     RunDetails,
     fetch_details,
 )
-from runlane.gui.run_menu_view import copy_text
-from runlane.gui.run_panel_view import RunPanel
+from runlane.gui.run_menu_view import ask_delete, ask_kill, ask_stop, copy_text
+from runlane.gui.run_panel_view import BUTTONS, RunPanel
 from runlane.gui.tokens import Tokens
 
 __all__ = ["RunDetailsView", "RunPanel"]
@@ -42,6 +42,7 @@ COMPARED_RUNS = 200  # as many newest runs are offered to compare with
 ROW_HEIGHT = 28
 WIDE_FROM = 900
 NO_COMPARISON = "Compare with…"
+ACTIONS = {"stop": ask_stop, "kill": ask_kill, "delete": ask_delete}
 
 
 class RunDetailsView(QWidget):
@@ -72,6 +73,7 @@ class RunDetailsView(QWidget):
         controller.ticked.connect(self._on_tick)
         controller.selection_changed.connect(self._on_selected)
         self._actions.said.connect(self._on_said)
+        self._show_buttons()
 
     # ---- parts ----
 
@@ -93,6 +95,11 @@ class RunDetailsView(QWidget):
         self.copy.clicked.connect(self._copy_command)
         self._header.addWidget(self.compare)
         self._header.addWidget(self.copy)
+        tips = dict(BUTTONS)
+        self.buttons = {key: IconButton(key, tips[key], tokens) for key in ACTIONS}
+        for key, button in self.buttons.items():
+            button.clicked.connect(lambda _checked=False, key=key: self._act(key))
+            self._header.addWidget(button)
         self.problem = Label("", "caption", is_elided=True)
         self.problem.setVisible(False)
 
@@ -154,7 +161,8 @@ class RunDetailsView(QWidget):
 
     def set_tokens(self, tokens: Tokens) -> None:
         """Draw in other colours; the style sheet does the rest."""
-        self.copy.set_tokens(tokens)
+        for button in (self.copy, *self.buttons.values()):
+            button.set_tokens(tokens)
 
     def cleanup(self) -> None:
         """Nothing is held."""
@@ -166,6 +174,11 @@ class RunDetailsView(QWidget):
         command = next((row[1] for row in self.facts.rows if row[0] == "command"), "")
         if command:
             copy_text(command)
+
+    def _act(self, key: str) -> None:
+        entry = self._controller.runs.entry(self._controller.selected)
+        if entry is not None:
+            ACTIONS[key](self, self._actions, entry)
 
     def _on_compared(self, place: int) -> None:
         self._other = self.compare.itemData(place) or ""
@@ -190,6 +203,7 @@ class RunDetailsView(QWidget):
             self._other = ""
             self.config.compare(None)
             self._show_problem("")
+        self._show_buttons()
         if not self._is_active:
             return
         if not run:
@@ -197,7 +211,10 @@ class RunDetailsView(QWidget):
         self._ask(run)
 
     def _on_tick(self, now_s: float) -> None:
-        if not self._is_active or now_s < self._next_ask_s:
+        if not self._is_active:
+            return
+        self._show_buttons()
+        if now_s < self._next_ask_s:
             return
         self._next_ask_s = now_s + REFRESH_S
         entry = self._controller.runs.entry(self._controller.selected)
@@ -237,6 +254,14 @@ class RunDetailsView(QWidget):
             else ""
         )
         self._fit()
+
+    def _show_buttons(self) -> None:
+        """A living run is stopped or killed, an ended one deleted."""
+        entry = self._controller.runs.entry(self._controller.selected)
+        for key, button in self.buttons.items():
+            is_enabled = entry is not None and entry.is_alive == (key != "delete")
+            if button.isEnabled() != is_enabled:
+                button.setEnabled(is_enabled)
 
     def _show_problem(self, text: str) -> None:
         self._show_line(text, "bad")

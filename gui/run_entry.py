@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.records import ALIVE
 
 DONE = frozenset({"finished", "stopped"})
@@ -24,7 +25,8 @@ class RunEntry:
 
     `state` is one of running, stalled, finished, failed, killed, stopped, lost. `steps` are environment steps, `drops`
     records. `progress` is 0 to 1, None where no total is known. `sparkline` are returns, oldest first.
-    `worker_names` are those that the graph knows alive. `telemetry_mode` is empty where no proxy has told it.
+    `worker_names` are those that the graph knows alive. `telemetry_mode` is empty where no proxy has told it, and
+    `mixed` where the workers are in different ones.
     """
 
     run: str
@@ -72,6 +74,11 @@ class RunEntry:
         return self.state in ALIVE
 
     @property
+    def is_kept(self) -> bool:
+        """Whether records come: in Fast Lane Only there are none to count, so a rate of 0 would be a wrong figure."""
+        return self.telemetry_mode != TelemetryMode.FAST_LANE_ONLY or not self.is_alive
+
+    @property
     def progress(self) -> float | None:
         """Steps of the total, 0 to 1."""
         return None if not self.total_steps else min(1.0, self.steps / self.total_steps)
@@ -86,7 +93,7 @@ class RunEntry:
 
     def estimate(self) -> None:
         """Work out `eta_s` from steps, total and rate."""
-        if self.total_steps and self.is_alive and self.step_rate_hz > 0:
+        if self.total_steps and self.is_alive and self.is_kept and self.step_rate_hz > 0:
             self.eta_s = max(0, self.total_steps - self.steps) / self.step_rate_hz
         else:
             self.eta_s = None

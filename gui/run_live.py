@@ -2,7 +2,11 @@
 
 import math
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from runlane.config.names import PROXY_PREFIX
 from runlane.gui.run_view import RECENT_EPISODES, Curve, RateMeter
@@ -13,6 +17,17 @@ from runlane.transport.records import ALIVE, IS_RESET, EpisodeRecord, RunRecord
 KEPT_WORKERS = 64
 KEPT_STREAMS = 256
 SPARK_POINTS = 64
+
+
+_NO_ROWS: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Count:
+    """Environment steps of one stream; rows up to `told_seq` are among those that its worker told."""
+
+    steps: int = 0
+    told_seq: int = 0
 
 
 class RunLive:
@@ -34,6 +49,8 @@ class RunLive:
         self._states: OrderedDict[str, str] = OrderedDict()
         self._streams: dict[str, str] = {}
         self._marks: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._counts: OrderedDict[str, _Count] = OrderedDict()
+        self._newest = ("", _NO_ROWS, _NO_ROWS)  # stream, seqs and steps of the rows that came last
 
     @property
     def mean_return(self) -> float | None:
@@ -78,15 +95,41 @@ class RunLive:
         before = self._states.get(info.worker)
         if before is None or self._streams.get(info.worker) != info.stream:
             self._note(info, "running")  # an end may overtake the last steps of its stream, and those wake nobody
-        count = len(columns)
+        made = np.ones(len(columns), np.int64)
         if "flags" in fields:
             is_step = (columns["flags"] & IS_RESET) == 0
-            count = int(is_step.sum())
+            made = is_step.reshape(len(columns), -1).sum(axis=1)
             self.envs = 1 if is_step.ndim == 1 else is_step.shape[1]
-            if "reward" in fields and count:
+            if "reward" in fields and made.any():
                 self.last_reward = float(columns["reward"][is_step][-1])
-        self.steps += count
-        self.rate.add(count, now_s)
+        self.rate.add(int(made.sum()), now_s)
+        known = self._count_of(info.stream)
+        if "seq" in fields:
+            seqs = columns["seq"].copy()
+            self._newest = info.stream, seqs, made
+            made = made[seqs > known.told_seq]
+        known.steps += int(made.sum())
+        self.steps += int(made.sum())
+
+    def _count_of(self, stream: str) -> "_Count":
+        known = self._counts.setdefault(stream, _Count())
+        self._counts.move_to_end(stream)
+        if len(self._counts) > KEPT_STREAMS:
+            self._counts.popitem(last=False)
+        return known
+
+    def _add_told(self, stream: str, seq: int, env_steps: int) -> None:
+        """Catch up with what a worker says of itself as it switches its mode: of steps not kept no record comes.
+
+        Rows behind the switch may have come before it: a batch has its steps first.
+        """
+        known = self._count_of(stream)
+        newest, seqs, made = self._newest
+        behind = int(made[seqs > seq].sum()) if newest == stream else 0
+        missed = max(0, env_steps - (known.steps - behind))
+        known.steps += missed
+        known.told_seq = seq
+        self.steps += missed
 
     def _add_episode(self, record: EpisodeRecord) -> None:
         self.episodes += 1
@@ -103,6 +146,9 @@ class RunLive:
             self.facts |= record.facts if record.state == "running" else {}
             self._note(info, record.state)
             self.told_s = now_s
+            env_steps = record.facts.get("env_steps")
+            if isinstance(env_steps, int) and "telemetry_mode" in record.facts:
+                self._add_told(info.stream, record.seq, env_steps)
             return
         worker = info.worker.removeprefix(PROXY_PREFIX)
         before = self._states.get(worker)

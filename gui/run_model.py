@@ -24,6 +24,7 @@ from runlane.transport.records import ALIVE
 MAX_RUNS = 20_000  # older ones are not listed
 KEPT_LIVE = 256  # runs seen on the bus of which the figures are kept
 MOST_STRUCTURAL = 64  # inserted and removed rows at once; more is a reset
+MIXED_MODE = "mixed"  # the Telemetry Mode of a run whose workers are in different ones
 LIVE_WORD_S = 3.0  # for so long the fast path's word about a state outweighs the store's, which is later
 TELL_S = 0.25  # changes by the fast path are told so often
 UNSTORED_S = 30.0  # a silent run that the store never knew is forgotten after this
@@ -192,7 +193,8 @@ class RunModel(QAbstractListModel):
 
     def set_status(self, status: Status | None) -> None:
         """Which workers the graph knows alive, and in which Telemetry Mode; None: no graph answers."""
-        found: dict[str, tuple[tuple[str, ...], str]] = {}
+        workers: dict[str, tuple[str, ...]] = {}
+        modes: dict[str, set[str]] = {}
         for child in status.children if status is not None else []:
             if child.kind != "proxy" or child.exit_code is not None:
                 continue
@@ -200,8 +202,9 @@ class RunModel(QAbstractListModel):
             for told in child.statistics.get("workers") or [child.statistics]:
                 run, worker = told.get("run"), told.get("worker")
                 if run and worker:
-                    workers, mode = found.get(run, ((), ""))
-                    found[run] = (*workers, worker), told.get("telemetry_mode") or mode
+                    workers[run] = (*workers.get(run, ()), worker)
+                    modes.setdefault(run, set()).add(told.get("telemetry_mode") or "")
+        found = {run: (names, _common_mode(modes[run] - {""})) for run, names in workers.items()}
         if found != self._working:
             self._changed |= found.keys() | self._working.keys()
             self._working = found
@@ -355,6 +358,11 @@ def _fill_stored(entry: RunEntry, row: dict[str, Any]) -> None:
     entry.steps, entry.episodes = max(entry.steps, row["steps"]), max(entry.episodes, row["episodes"])
     entry.workers, entry.drops = max(entry.workers, row["workers"]), row["drops"]
     entry.mean_return = row["mean_return"]
+
+
+def _common_mode(modes: set[str]) -> str:
+    """The mode of a whole run; empty where no worker has told its own."""
+    return MIXED_MODE if len(modes) > 1 else next(iter(modes), "")
 
 
 def _age(entry: RunEntry) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from runlane.gui.run_actions import actions_of
 from runlane.gui.run_card_view import state_role
 from runlane.gui.run_entry import RunEntry
 from runlane.gui.run_menu_view import ask_delete, ask_kill, ask_stop, copy_text, open_data_folder
-from runlane.gui.run_text import count_text, duration_text, rate_text, return_text, reward_text
+from runlane.gui.run_text import NOT_KEPT, count_text, duration_text, rate_text, return_text, reward_text
 from runlane.gui.tokens import Tokens
 
 SHOW_S = 0.2
@@ -153,7 +153,7 @@ class RunPanel(Card):
         best = "" if entry.best_return is None else f"best {return_text(entry.best_return)}"
         figures["rolling_return"].show_value(return_text(entry.mean_return), best)
         figures["step_rate_hz"].show_value(
-            rate_text(entry.step_rate_hz) if entry.is_alive else "—",
+            _rate(entry),
             f"{entry.envs} envs" if entry.envs > 1 else _worker_text(entry),
         )
         figures["progress"].show_value(count_text(entry.steps), _progress_note(entry))
@@ -164,6 +164,12 @@ class RunPanel(Card):
             if self._bar.value() != value:
                 self._bar.setValue(value)
             set_property(self._bar, "state", state_role(entry.state))
+
+
+def _rate(entry: RunEntry) -> str:
+    if not entry.is_kept:
+        return NOT_KEPT
+    return rate_text(entry.step_rate_hz) if entry.is_alive else "—"
 
 
 def _worker_text(entry: RunEntry) -> str:

@@ -4,6 +4,7 @@ import math
 import time
 
 UNKNOWN = "—"
+NOT_KEPT = "not kept"  # in place of a rate of records, where Fast Lane Only makes none
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 GROUPED_FROM = 10_000
 

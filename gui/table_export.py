@@ -12,6 +12,7 @@ from runlane.gui.column_ring import Rows
 from runlane.gui.table_columns import Column, Value
 
 MAX_COPIED = 50_000
+COPIED_AT_ONCE = 1_000  # some 10 ms; more is made into text in a thread
 
 
 def table_of(rows: Rows, columns: Sequence[Column]) -> list[list[Value]]:

@@ -6,6 +6,7 @@ Each question is one short transaction, over the views and tables of `docs/refer
 import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,10 @@ HISTORY_POINTS = 1024
 MAX_SINGLE_EPISODES = 200_000  # of a worker; beyond it, the DB writer's own counts are read
 MAX_STREAMS = 256
 MAX_METRICS = 40
+MAX_NAMES = 4_096  # of all runs together, among which those of a worker are looked for
+METRIC_ROWS = 12_000  # of one name, exactly; what is older is sampled
+SAMPLES = 256
+SAMPLE_ROWS = 16  # of each sample; so at most 4,096 rows more, and 16 for each stream
 RAW_ROWS = 8_192
 MAX_SEQS = 4_000_000  # of one stream; a wider stretch is no zoom
 
@@ -46,14 +51,51 @@ SELECT b.episodes, b.returns, b.min_return, b.max_return, b.sum_return, NULL, NU
   FROM streams AS s JOIN episode_rollups AS b USING (stream_no)
  WHERE s.run = ?1 AND s.worker = ?2 AND b.level = ?3 ORDER BY b.stream_no, b.bucket LIMIT 65536
 """
+# Never by going over all rows of a worker: names are hopped over in the index, firsts are looked up.
 _METRIC_NAMES = """
-SELECT name, count(*) FROM metrics WHERE run = ? AND worker = ? GROUP BY name ORDER BY min(seq), name LIMIT ?
+WITH RECURSIVE known(name) AS (
+  SELECT min(name) FROM metric_rows
+   UNION ALL
+  SELECT (SELECT min(r.name) FROM metric_rows AS r WHERE r.name > known.name) FROM known WHERE known.name IS NOT NULL
+   LIMIT ?4)
+SELECT name, min(first) FROM (
+  SELECT known.name, (SELECT r.id FROM metric_rows AS r WHERE r.name = known.name
+                         AND r.id BETWEEN s.stream_no << 40 AND s.stream_no << 40 | 1099511627775
+                       ORDER BY r.id LIMIT 1) AS first
+    FROM known CROSS JOIN streams AS s WHERE s.run = ?1 AND s.worker = ?2)
+ WHERE first IS NOT NULL GROUP BY name ORDER BY min(first), name LIMIT ?3
 """
-_METRIC = """
-SELECT count(*), min(value), max(value), avg(value), max(step), max(t_ns)
-  FROM (SELECT value, step, t_ns, (row_number() OVER (ORDER BY incarnation, seq) - 1) / ?4 AS bucket
-          FROM metrics WHERE run = ?1 AND worker = ?2 AND name = ?3)
- GROUP BY bucket ORDER BY bucket LIMIT 4096
+_NEWEST = """
+SELECT s.incarnation, r.id, r.value, r.step, r.t_ns FROM streams AS s CROSS JOIN metric_rows AS r
+    ON r.name = ?3 AND r.id BETWEEN s.stream_no << 40 AND s.stream_no << 40 | 1099511627775
+ WHERE s.run = ?1 AND s.worker = ?2 ORDER BY s.incarnation DESC, r.id DESC LIMIT ?4
+"""
+_METRIC_COUNT = f"SELECT count(*) FROM ({_NEWEST})"  # noqa: S608  text of ours
+_METRIC = f"""
+SELECT count(*), min(value), max(value), avg(value), max(step), max(t_ns),
+       min((incarnation << 40) | (id & 1099511627775))
+  FROM (SELECT *, (row_number() OVER (ORDER BY incarnation DESC, id DESC) - 1) / ?5 AS bucket FROM ({_NEWEST}))
+ GROUP BY bucket ORDER BY bucket DESC
+"""  # noqa: S608  text of ours
+_METRIC_SPANS = """
+SELECT first, last FROM (
+  SELECT s.incarnation,
+         (SELECT r.id FROM metric_rows AS r WHERE r.name = ?3 AND r.id BETWEEN s.stream_no << 40
+             AND s.stream_no << 40 | 1099511627775 ORDER BY r.id LIMIT 1) AS first,
+         (SELECT r.id FROM metric_rows AS r WHERE r.name = ?3 AND r.id BETWEEN s.stream_no << 40
+             AND s.stream_no << 40 | CASE s.incarnation WHEN ?4 >> 40 THEN (?4 & 1099511627775) - 1
+                                     ELSE 1099511627775 END
+           ORDER BY r.id DESC LIMIT 1) AS last
+    FROM streams AS s WHERE s.run = ?1 AND s.worker = ?2 AND s.incarnation <= ?4 >> 40)
+ WHERE last IS NOT NULL ORDER BY incarnation LIMIT ?5
+"""
+_SAMPLES = """
+SELECT count(*), min(r.value), max(r.value), avg(r.value), max(r.step), max(r.t_ns), max(r.id),
+       p.value ->> 0, p.value ->> 1
+  FROM json_each(?1) AS p CROSS JOIN metric_rows AS r
+    ON r.id IN (SELECT id FROM metric_rows WHERE name = ?2 AND id BETWEEN p.value ->> 0 AND p.value ->> 1
+                 ORDER BY id LIMIT ?3)
+ GROUP BY p.key ORDER BY p.key
 """
 
 
@@ -121,14 +163,42 @@ def _rates(steps: Floats, episodes: Floats, time: Floats) -> dict[str, Envelope]
 
 def _metric_series(store: StoreSource, run: str, worker: str, episodes: Envelope | None) -> dict[str, Envelope]:
     found: dict[str, Envelope] = {}
-    _, names = store.query(_METRIC_NAMES, (run, worker, MAX_METRICS))
-    for name, values in names:
-        _, rows = store.query(_METRIC, (run, worker, name, max(1, -(-values // HISTORY_POINTS))))
+    _, names = store.query(_METRIC_NAMES, (run, worker, MAX_METRICS, MAX_NAMES))
+    for name, _ in names:
+        rows = _metric_rows(store, run, worker, name)
         count, low, high, mean, step, t_ns = (_numbers(list(column)) for column in zip(*rows, strict=True))
         time = t_ns / 1e9
         number = np.interp(time, episodes.time, episodes.episode) if episodes is not None else np.zeros(len(time))
-        found[metric_name(name)] = Envelope(count, low, high, mean, step, number, time)
+        envelope = Envelope(count, low, high, mean, step, number, time)
+        found[metric_name(name)] = coarser(envelope, HISTORY_POINTS)
     return found
+
+
+def _metric_rows(store: StoreSource, run: str, worker: str, name: str) -> list[tuple[Any, ...]]:
+    """Buckets of a metric, oldest first: the newest `METRIC_ROWS` exactly, what is older by samples."""
+    who = (run, worker, name)
+    _, ((count,),) = store.query(_METRIC_COUNT, (*who, METRIC_ROWS))
+    points = HISTORY_POINTS if count < METRIC_ROWS else HISTORY_POINTS // 2
+    _, newest = store.query(_METRIC, (*who, METRIC_ROWS, max(1, -(-count // points))))
+    older: list[tuple[Any, ...]] = []
+    if count >= METRIC_ROWS:
+        _, spans = store.query(_METRIC_SPANS, (*who, newest[0][6], MAX_STREAMS))
+        places = json.dumps(_places([(first, last) for first, last in spans]))
+        _, samples = store.query(_SAMPLES, (places, name, SAMPLE_ROWS))
+        older = [(_estimate(row), *row[1:6]) for row in samples]
+    return older + [row[:6] for row in newest]
+
+
+def _places(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Stretches of ids of about one length, at most `SAMPLES` and one a span."""
+    width = max(1, -(-sum(last - first + 1 for first, last in spans) // SAMPLES))
+    return [(start, min(start + width - 1, last)) for first, last in spans for start in range(first, last + 1, width)]
+
+
+def _estimate(sample: tuple[Any, ...]) -> int:
+    """How many rows a stretch has of which the first `SAMPLE_ROWS` were read: as dense as those are."""
+    rows, newest, first, last = sample[0], sample[6], sample[7], sample[8]
+    return int(rows) if rows < SAMPLE_ROWS else max(rows, round(rows * (last - first + 1) / (newest - first + 1)))
 
 
 # ---- raw rows ----

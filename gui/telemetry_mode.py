@@ -1,13 +1,14 @@
 """The Telemetry Mode: one choice, shown in the launch form and in the control panel, and switched in running workers.
 
-`TelemetryModeState` is the choice. `TelemetryModeSelector` shows it and lets it be made. `TelemetryModeControl` is the
-control panel's: it also switches the selected run, and says what is in force there.
+`TelemetryModeState` is the choice. `TelemetryModeSelector`, short, and `TelemetryModeOptions`, in full, show it and let
+it be made. `TelemetryModeControl` is the control panel's: it also switches the selected run, and says what is in force
+there.
 """
 
 from typing import Any
 
 from PySide6.QtCore import QObject, Signal
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QRadioButton, QVBoxLayout, QWidget
 
 from runlane.config.telemetry_mode import TelemetryMode
 from runlane.gui.controls_view import Label, Segments
@@ -16,6 +17,7 @@ from runlane.gui.run_actions import actions_of
 from runlane.gui.tokens import Tokens
 
 NOTE_WIDTH = 150
+RADIO_INDENT = 24  # a description begins where the label above it does
 REFUSAL_S = 12.0  # a refusal stays in sight for so long
 TOLD_S = 3.0  # after an answer the proxy's next heartbeats say the same within this
 SHORT = {
@@ -82,6 +84,43 @@ class TelemetryModeSelector(QWidget):
         self.setAccessibleDescription(f"{chosen.label}. {chosen.description}")
 
 
+class TelemetryModeOptions(QWidget):
+    """The three modes by their whole labels, each with what it means below it."""
+
+    def __init__(self, state: TelemetryModeState, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self.setAccessibleName("Telemetry Mode")
+        self._group = QButtonGroup(self)
+        self.buttons: dict[str, QRadioButton] = {}
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        for mode in TelemetryMode:
+            button = QRadioButton(mode.label)
+            button.setAccessibleName(f"Telemetry Mode: {mode.label}")
+            button.setAccessibleDescription(mode.description)
+            button.clicked.connect(lambda _checked=False, mode=mode: state.choose(mode.value))
+            about = Label(mode.description, "muted")
+            about.setWordWrap(True)
+            about.setContentsMargins(RADIO_INDENT, 0, 0, 4)
+            self._group.addButton(button)
+            self.buttons[mode.value] = button
+            column.addWidget(button)
+            column.addWidget(about)
+        self._show(state.mode.value)
+        self.setFocusProxy(self.buttons[state.mode.value])
+        state.telemetry_mode_changed.connect(self._show)
+
+    @property
+    def key(self) -> str:
+        """The mode that is shown as chosen."""
+        return next((key for key, button in self.buttons.items() if button.isChecked()), "")
+
+    def _show(self, mode: str) -> None:
+        self.buttons[mode].setChecked(True)
+
+
 class TelemetryModeControl(QWidget):
     """In the control panel, for the selected run while it lives; else the choice is for the next one."""
 
@@ -138,8 +177,8 @@ class TelemetryModeControl(QWidget):
     def _on_picked(self, mode: str) -> None:
         run = self._controller.selected
         entry = self._controller.runs.entry(run)
-        if entry is None or not entry.is_alive or entry.telemetry_mode == mode:
-            return
+        if entry is None or not entry.is_alive:
+            return  # one that lives is asked, whatever its last heartbeat said: that may be of before a switch
         self._switching, self._refusal = run, ("", "", 0.0)
         self._show()
 

@@ -153,6 +153,8 @@ class TelemetryModel:
         self._numbers: dict[Source, int] = {}
         self._next_number = itertools.count(1)
         self._asked: set[str] = set()
+        self._stored_seqs: dict[str, dict[str, int]] = {}  # by run and stream: what `set_history` has counted
+        self._missed: dict[str, int] = {}  # by run
 
     # ---- what views ask ----
 
@@ -175,6 +177,14 @@ class TelemetryModel:
         """A curve, or None."""
         worker = self._runs.get(key.run, {}).get(key.worker)
         return None if worker is None else worker.series.get(key.name)
+
+    def has(self, run: str) -> bool:
+        """Whether there is anything of a run: a curve, a row, or an account of what is missing."""
+        return run in self._runs or any(source.run == run for source in self.sources.values())
+
+    def missed_of(self, runs: Iterable[str]) -> int:
+        """Records of some runs that never came; as `missed`."""
+        return sum(self._missed.get(run, 0) for run in runs)
 
     def needs_history(self, run: str) -> bool:
         """Whether the store knows more of a run than came live, and was not asked yet."""
@@ -224,6 +234,7 @@ class TelemetryModel:
             if worker is None:
                 continue
             self._correct(worker, (run, name), history)
+            self._stored_seqs.setdefault(run, {}).update(history.last_seqs)
             for curve_name, envelope in history.series.items():
                 curve = worker.curve(curve_name)
                 if curve is not None:
@@ -252,6 +263,8 @@ class TelemetryModel:
             gap = stream.take(batch.header)
             if gap is None:
                 continue
+            if is_first:  # what the store had is on the axis already
+                gap = max(0, gap - self._stored_seqs.get(info.run, {}).get(info.stream, 0))
             fresh.append(batch)
             if gap and worker is not None:
                 self._miss(stream, worker, batch, gap, is_first=is_first)
@@ -274,6 +287,7 @@ class TelemetryModel:
         else:
             stream.missed += gap
             self.missed += gap
+            self._missed[stream.key[0]] = self._missed.get(stream.key[0], 0) + gap
         schema = batch.info.schema(batch.section.schema_id) if batch.kind == "step" else None
         envs = max(1, schema.env_count) if schema is not None else 1
         share = stream.share or envs
@@ -372,6 +386,8 @@ class TelemetryModel:
     def _drop(self, run: str) -> None:
         self._runs.pop(run, None)
         self._asked.discard(run)
+        self._stored_seqs.pop(run, None)
+        self._missed.pop(run, None)
 
     def _stream(self, info: StreamInfo) -> _Stream:
         stream = self._streams.get(info.stream)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -16,11 +17,12 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from runlane.gui.column_ring import Rows
 from runlane.gui.column_table_view import ColumnTableView
 from runlane.gui.controls_view import Card, IconButton, Label, set_property
 from runlane.gui.figures import whole_number
 from runlane.gui.table_columns import episode_columns, step_columns
-from runlane.gui.table_export import write_rows
+from runlane.gui.table_export import as_tsv, write_rows
 from runlane.gui.telemetry_model import Source, TelemetryModel
 from runlane.gui.tokens import Tokens
 
@@ -29,6 +31,10 @@ _EMPTY = {
     "steps": "No steps yet. They appear as a worker makes them: start one with “New run” or `runlane run -- …`.",
     "episodes": "No episode has ended yet. Earlier ones of a run are in the plots above, and in `runlane sql`.",
 }
+_ENDED = (
+    "The rows of this run are in the database: runlane sql \"SELECT * FROM {key} WHERE run = '{run}'\"; "
+    "the table shows what came while this window was open."
+)
 
 
 class Ask(Protocol):
@@ -60,6 +66,7 @@ class TelemetryTables(Card):
         }
         self.shown = "steps"
         self.dialog: QFileDialog | None = None
+        self._copies = 0
         self._line = Label("", "faint", is_elided=True)
         self._follow = QPushButton("Follow newest")
         self._filter = QLineEdit()
@@ -71,6 +78,8 @@ class TelemetryTables(Card):
         self._stack.setContentsMargins(0, 0, 0, 0)
         for key, table in self.tables.items():
             table.empty_text = _EMPTY[key]
+            table.copying.connect(self._on_copying)
+            table.copied.connect(self._on_copied)
             table.following_changed.connect(self._on_following)
             self._stack.addWidget(table)
         self.body.addWidget(place, 1)
@@ -157,6 +166,11 @@ class TelemetryTables(Card):
             parts.append(f"{whole_number(model.rejected)} unreadable")
         self._line.show_text(" · ".join(filter(None, parts)), "warn" if model.rejected else "")
 
+    def set_ended_run(self, run: str) -> None:
+        """The run that the window is about, when it has ended: no row of it will come. Empty for one that goes on."""
+        for key, table in self.tables.items():
+            table.set_empty_text(_ENDED.format(key=key, run=run) if run else _EMPTY[key])
+
     @property
     def line(self) -> str:
         """What `tell` said."""
@@ -175,6 +189,30 @@ class TelemetryTables(Card):
     def copy(self) -> None:
         """Copy the selection."""
         self.table.copy()
+
+    def _on_copying(self, rows: Rows) -> None:
+        self._copies += 1
+        number, columns = self._copies, self.table.visible_columns
+
+        def done(text: str) -> None:
+            if number == self._copies:  # else something else was copied meanwhile
+                QGuiApplication.clipboard().setText(text)
+                self._tell_copied(len(rows))
+
+        def failed(problem: str) -> None:
+            self._say(f"not copied: {problem}", "bad")
+
+        if self._ask("copy", lambda: as_tsv(rows, columns), done, failed):
+            self._say(f"copying {whole_number(len(rows))} rows …", "")
+        else:
+            failed("the store is busy; try again")
+
+    def _on_copied(self, count: int) -> None:
+        self._copies += 1
+        self._tell_copied(count)
+
+    def _tell_copied(self, count: int) -> None:
+        self._say(f"{whole_number(count)} rows copied", "good")
 
     def choose_columns(self) -> None:
         """Open the menu of columns."""

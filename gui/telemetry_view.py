@@ -3,7 +3,7 @@
 from functools import partial
 
 import numpy as np
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtGui import QAction, QColor, QIcon, QPixmap
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QMenu, QPushButton, QSplitter, QToolButton, QVBoxLayout, QWidget
 
@@ -17,11 +17,13 @@ from runlane.gui.telemetry_history import RawRows, load_history, raw_rows
 from runlane.gui.telemetry_model import LENGTH, OWN, RATE, RETURN, SeriesKey, WorkerHistory
 from runlane.gui.telemetry_tables_view import TelemetryTables
 from runlane.gui.tokens import Tokens
+from runlane.transport.records import ALIVE
 
 SMOOTHINGS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.99)
 AXIS_TEXTS: dict[Axis, str] = {"step": "x: env steps", "episode": "x: episodes", "time": "x: wall time"}
 CURVES_S = 0.4  # between looks for curves that are new
 TELL_S = 0.5
+HISTORY_RETRY_S = 5.0  # after the store could not tell of what was before
 TABLE_TICKS = 2  # the table is painted 15 times a second, and a plot in between
 MAX_MENU_RUNS = 40
 MAX_OVERLAID = 12
@@ -46,7 +48,9 @@ class TelemetryView(QWidget):
         self._ticks = 0
         self._next_curves_s = self._next_tell_s = 0.0
         self._keys: object = None
-        self._known_runs: set[str] = set()
+        self._now_s = 0.0
+        self._history_due_s: dict[str, float] = {}  # by run: when to ask again
+        self._before_reset: set[str] = set()
         self.grid = PlotGrid(tokens)
         self.tables = TelemetryTables(controller.telemetry, controller.ask_store, tokens)
         self._empty = EmptyState(
@@ -59,6 +63,9 @@ class TelemetryView(QWidget):
         self.grid.zoomed.connect(self._on_zoomed)
         controller.ticked.connect(self._on_tick)
         controller.selection_changed.connect(self._on_selection)
+        controller.runs.rowsAboutToBeRemoved.connect(self._on_removed)
+        controller.runs.modelAboutToBeReset.connect(self._on_reset)
+        controller.runs.modelReset.connect(self._on_was_reset)
 
     # ---- layout ----
 
@@ -113,7 +120,9 @@ class TelemetryView(QWidget):
         self._smoothing.currentIndexChanged.connect(self._on_smoothing)
         self._band = QPushButton("mean ± band")
         self._band.setCheckable(True)
-        self._band.setToolTip("Draw runs that differ by a seed at the end of their names as mean ± standard deviation")
+        self._band.setToolTip(
+            "Draw runs that differ by a seed (-s1, seed=1) at the end of their names as mean ± standard deviation"
+        )
         self._band.setAccessibleName("Mean and band of seeds")
         self._band.toggled.connect(self._on_banded)
         for widget in (self._axis, self._smoothing, self._band):
@@ -157,6 +166,9 @@ class TelemetryView(QWidget):
         """Release plots; the controller is not listened to any more."""
         self._controller.ticked.disconnect(self._on_tick)
         self._controller.selection_changed.disconnect(self._on_selection)
+        self._controller.runs.rowsAboutToBeRemoved.disconnect(self._on_removed)
+        self._controller.runs.modelAboutToBeReset.disconnect(self._on_reset)
+        self._controller.runs.modelReset.disconnect(self._on_was_reset)
         self._is_active = False
         self.grid.cleanup()
 
@@ -203,6 +215,11 @@ class TelemetryView(QWidget):
         self._note.show_text("held" if self._is_paused else "")
 
     @property
+    def note(self) -> str:
+        """What it says beside its title."""
+        return self._note.whole_text
+
+    @property
     def is_paused(self) -> bool:
         """Whether it is held."""
         return self._is_paused
@@ -231,13 +248,12 @@ class TelemetryView(QWidget):
     # ---- the tick ----
 
     def _on_tick(self, now_s: float) -> None:
+        self._now_s = now_s
         if not self._is_active:
             return
         if now_s >= self._next_tell_s:
             self._next_tell_s = now_s + TELL_S
-            statistics = self._controller.bus_statistics()
-            self.tables.tell(sum(statistics.dropped.values()) if statistics is not None else 0)
-            self._forget_removed()
+            self._tell()
         if now_s >= self._next_curves_s:
             self._next_curves_s = now_s + CURVES_S
             self._look_for_curves()
@@ -251,19 +267,42 @@ class TelemetryView(QWidget):
     def _on_selection(self, _run: str) -> None:
         self._look_for_curves()
 
-    def _forget_removed(self) -> None:
-        """A run that was deleted leaves no curve and no row."""
-        known = {run for run in self._model.runs() if self._controller.runs.entry(run) is not None}
-        for run in self._known_runs.intersection(self._model.runs()) - known:
+    def _tell(self) -> None:
+        """Say what is missing, in the tables and in the plots."""
+        statistics = self._controller.bus_statistics()
+        entry = self._controller.runs.entry(self._controller.selected)
+        self.tables.set_ended_run(entry.run if entry is not None and entry.state not in ALIVE else "")
+        self.tables.tell(sum(statistics.dropped.values()) if statistics is not None else 0)
+        for plot in self.grid.plots.values():
+            plot.show_missed(self._model.missed_of({curve.key.run for curve in plot.curves}))
+
+    # ---- runs that go: their rows and curves too, whether anybody looks or not ----
+
+    def _on_removed(self, _parent: QModelIndex, first: int, last: int) -> None:
+        for row in range(first, last + 1):
+            self._forget(self._controller.runs.at(row).run)
+
+    def _on_reset(self) -> None:
+        self._before_reset = {entry.run for entry in self._controller.runs.entries()}
+
+    def _on_was_reset(self) -> None:
+        for run in self._before_reset - {entry.run for entry in self._controller.runs.entries()}:
+            self._forget(run)
+        self._before_reset = set()
+
+    def _forget(self, run: str) -> None:
+        self._overlaid = [other for other in self._overlaid if other != run]
+        self._history_due_s.pop(run, None)
+        if self._model.has(run):
             self._model.forget(run)
-            self._overlaid = [other for other in self._overlaid if other != run]
-        self._known_runs = known
+
+    # ---- curves ----
 
     def _look_for_curves(self) -> None:
         """Ask for what is not known of the runs drawn; give every plot the curves that there are."""
         runs = self.runs_shown()
         for run in runs:
-            if self._model.needs_history(run):
+            if self._model.needs_history(run) and self._now_s >= self._history_due_s.get(run, 0.0):
                 self._load(run)
         keys = [key for run in runs for key in self._model.keys(run)]
         names = self.plots_shown()
@@ -304,10 +343,14 @@ class TelemetryView(QWidget):
         store = self._controller.store
 
         def done(workers: dict[str, WorkerHistory]) -> None:
+            if self._history_due_s.pop(run, None) is not None:
+                self._note.show_text("held" if self._is_paused else "", "")
             self._model.set_history(run, workers)
             self._look_for_curves()
 
         def failed(problem: str) -> None:
+            self._history_due_s[run] = self._now_s + HISTORY_RETRY_S
+            self._model.history_failed(run)
             self._note.show_text(f"no history: {problem}", "warn")
 
         if self._controller.ask_store(f"history {run}", lambda: load_history(store, run), done, failed):

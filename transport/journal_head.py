@@ -86,7 +86,7 @@ class JournalHead:
     def is_writer_alive(self) -> bool:
         """Whether the worker lives. Not for the worker's own head, which has the lock."""
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once are no writers
         except OSError:
             return True
         fcntl.flock(self._fd, fcntl.LOCK_UN)

@@ -11,6 +11,7 @@ from typing import Any
 
 from runlane.config import log_ids
 from runlane.config.settings import Settings
+from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo
@@ -112,12 +113,12 @@ class EpisodeWriter(StreamWriter):
 
     # ---- the telemetry mode, in a turn ----
 
-    def _take_mode(self) -> None:
+    def _take_mode(self, mode: TelemetryMode) -> None:
         """Switch: tell what is untold, record the switch, then turn the lane. An interrupt has it done again.
 
         Where the journal has no room to say so nothing is switched, and it is tried again.
         """
-        journal, mode = self._journal, self._switch.wanted
+        journal = self._journal
         if not journal.seq or not self._try_room(SWITCH_BYTES):
             return
         step_seq = self._shown.step_seq(journal.seq)
@@ -128,7 +129,7 @@ class EpisodeWriter(StreamWriter):
             journal.append("run", lambda seq: RunRecord(seq, _time_ns(), "running", facts))
         finally:
             self._shown.note_behind(journal.seq, step_seq)
-        super()._take_mode()
+        super()._take_mode(mode)
         self.lane.set_mode(mode)
         log_event(log_ids.WORKER_MODE, worker=self.info.worker, mode=mode.value, env_steps=facts["env_steps"])
 

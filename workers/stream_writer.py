@@ -126,8 +126,9 @@ class StreamWriter:
         self._check_open()
         journal = self._journal
         if journal.is_held:
-            if self._switch.is_due:
-                self._take_mode()
+            wanted = self._switch.wanted  # read once: the flusher's thread may write it at any call
+            if wanted is not self._switch.in_force:
+                self._take_mode(wanted)
             if kind in UNKEPT_KINDS and not self._switch.is_kept:
                 self._skip(kind)
                 raise NoRoomError
@@ -264,10 +265,10 @@ class StreamWriter:
         """The mode in force."""
         return self._switch.in_force
 
-    def _take_mode(self) -> None:
-        """Switch to the mode that is wanted, in a turn."""
-        self._mode = self._switch.wanted
-        self._switch.take(self._mode)
+    def _take_mode(self, mode: TelemetryMode) -> None:
+        """Switch to this mode, in a turn. If another is wanted by now, that one stays due."""
+        self._mode = mode
+        self._switch.take(mode)
 
     def _take_mode_if_idle(self) -> None:
         """As `_take_mode`, from the flusher's thread, for training that makes no call now. Never waits for a turn."""
@@ -275,7 +276,9 @@ class StreamWriter:
             return
         self._busy = True  # no call between this and the look before it
         try:
-            self._take_mode()
+            wanted = self._switch.wanted
+            if wanted is not self._switch.in_force:  # a turn before ours may have made the switch
+                self._take_mode(wanted)
         except Exception as error:
             self._fault("telemetry_mode", error)
         finally:

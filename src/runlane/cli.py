@@ -261,12 +261,10 @@ def gui(
 
     It may be closed, killed and opened again at any time: training does not notice.
     """
-    from runlane.window import connected_to, run_window
+    from runlane.window import run_window
 
-    settings, _ = _settings(config, sets)
-    if connect:
-        settings = connected_to(settings, connect)
-    raise typer.Exit(run_window(settings, "" if run == LATEST else run))
+    settings, options = _settings(config, sets)
+    raise typer.Exit(run_window(settings, "" if run == LATEST else run, connect, options))
 
 
 @app.command()

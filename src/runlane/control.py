@@ -1,6 +1,6 @@
 """`runlane mode` and `runlane kill`: find running workers by what a person calls them, and ask the graph for each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from runlane.config.errors import GraphError
@@ -24,20 +24,43 @@ class RunningWorker(NamedTuple):
 
 
 def switch(settings: Settings, run: str, worker: str, mode: TelemetryMode) -> Iterator[str]:
-    """Switch the workers meant, and say for each what is in force. Raises `GraphError` at the first that does not."""
+    """Switch the workers meant, and say for each what is in force. Raises `GraphError` at the end for the others."""
     with GraphClient(settings) as client:
-        for each in find_workers(settings, client, run, worker):
+
+        def ask(each: RunningWorker) -> str:
             done = client.set_telemetry_mode(each.run, each.worker, mode)
-            yield f"run {each.run} worker {each.worker}: {done.mode.label}, streams={done.streams}"
+            return f"{done.mode.label}, streams={done.streams}"
+
+        yield from _ask_each(find_workers(settings, client, run, worker), ask)
 
 
 def end_workers(settings: Settings, run: str, worker: str, *, is_now: bool) -> Iterator[str]:
-    """Signal the workers meant, and say for each what got the signal. Raises `GraphError` at the first that cannot."""
+    """Signal the workers meant, and say for each what got the signal. Raises `GraphError` at the end for the others."""
     with GraphClient(settings) as client:
-        for each in find_workers(settings, client, run, worker):
+
+        def ask(each: RunningWorker) -> str:
             done = client.stop_worker(each.run, each.worker, is_kill=is_now)
             pids = ", ".join(str(pid) for pid in done.pids) or "no process, and it is not started again"
-            yield f"run {each.run} worker {each.worker}: {done.signal} to {pids}"
+            return f"{done.signal} to {pids}"
+
+        yield from _ask_each(find_workers(settings, client, run, worker), ask)
+
+
+def _ask_each(workers: list[RunningWorker], ask: Callable[[RunningWorker], str]) -> Iterator[str]:
+    """A line for each that does what is asked; the reasons of the others are raised once every one was asked."""
+    refusals: list[str] = []
+    for each in workers:
+        try:
+            done = ask(each)
+        except GraphError as error:
+            if len(workers) == 1:
+                raise
+            refusals.append(f"{each.worker}: {error}")
+        else:
+            yield f"run {each.run} worker {each.worker}: {done}"
+    if refusals:
+        told = len(workers) - len(refusals)
+        raise GraphError(f"{'; '.join(refusals)}; {told} of {len(workers)} workers were told")
 
 
 def find_workers(settings: Settings, client: GraphClient, run: str, worker: str) -> list[RunningWorker]:

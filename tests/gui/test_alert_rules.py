@@ -138,11 +138,64 @@ def test_half_the_step_rate_is_told() -> None:
 def test_a_lane_is_silent_only_while_it_is_watched() -> None:
     """A wall that is closed holds no warning."""
     rules = AlertRules()
-    rules.on_lanes([("ppo", 0.2)], 0.0)
-    rules.on_lanes([("ppo", 1.8)], 1.0)
+    for quarter in range(10):
+        rules.on_lanes([("ppo", max(0.2, quarter / 4 - 0.5))], quarter / 4)
     assert texts(rules) == ["ppo · lane silent"]
     assert rules.warnings == 1
-    rules.on_lanes([], 2.0)
+    rules.on_lanes([], 2.5)
+    assert rules.warnings == 0
+
+
+def test_a_lane_is_not_silent_before_it_was_watched_for_a_while() -> None:
+    """As when a window opens under load; nor after this window itself stood still, which hears nobody."""
+    rules = AlertRules()
+    rules.on_lanes([("cart-2", 1.9)], 0.0)
+    rules.on_lanes([("cart-2", 1.9)], 0.25)
+    rules.on_lanes([("cart-2", 4.0)], 4.0)
+    assert texts(rules) == []
+    for quarter in range(1, 9):
+        rules.on_lanes([("cart-2", 4.0 + quarter / 4)], 4.0 + quarter / 4)
+    assert texts(rules) == ["cart-2 · lane silent"]
+
+
+def test_records_that_are_not_kept_are_no_lower_step_rate() -> None:
+    """In Fast Lane Only none come; after it the rate is measured anew."""
+    rules = AlertRules()
+    records = 0
+    for second in range(120):
+        is_unkept = 30 <= second < 60
+        records += 1 if is_unkept else 1_000 if second < 30 else 400
+        modes = ("fast_lane_only",) if is_unkept else ("dual_path",)
+        journal = replace(JOURNAL, records_in=records, modes=modes)
+        rules.on_graph(replace(GRAPH, journals=(journal,)), float(second))
+    assert texts(rules) == []
+    for second in range(120, 130):
+        rules.on_graph(replace(GRAPH, journals=(replace(JOURNAL, records_in=records, modes=("dual_path",)),)), second)
+    assert texts(rules) == ["worker · step rate -100%"]
+
+
+def test_no_rate_is_judged_in_fast_lane_only() -> None:
+    """Whatever else such a worker records, it says nothing of its steps."""
+    rules = AlertRules()
+    records = 0
+    for second in range(60):
+        records += 1_000 if second < 30 else 10
+        journal = replace(JOURNAL, records_in=records, modes=("fast_lane_only",))
+        rules.on_graph(replace(GRAPH, journals=(journal,)), float(second))
+    assert texts(rules) == []
+
+
+def test_a_switch_ends_what_was_said_of_the_rate() -> None:
+    """The warning does not go on in a mode in which nothing is measured."""
+    rules = AlertRules()
+    records = 0
+    for second in range(40):
+        records += 1_000 if second < 30 else 0
+        journal = replace(JOURNAL, records_in=records, modes=("dual_path",))
+        rules.on_graph(replace(GRAPH, journals=(journal,)), float(second))
+    assert rules.warnings == 1
+    journal = replace(JOURNAL, records_in=records, modes=("fast_lane_only",))
+    rules.on_graph(replace(GRAPH, journals=(journal,)), 40.0)
     assert rules.warnings == 0
 
 

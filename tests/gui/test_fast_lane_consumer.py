@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QObject
 from PySide6.QtGui import QColor, QImage
 from pytestqt.qtbot import QtBot
 from wall_rig import MakeRing, hud, quarters
@@ -18,7 +17,7 @@ from runlane.gui.lane_tile import LaneTile, age_text, rate_text, return_text, re
 from runlane.gui.presenters import PlainPresenter, lanes_of, presenter_for, register
 from runlane.transport.fast_lane_writer import FastLaneWriter
 from runlane.transport.ring_files import FoundRing, find_rings
-from runlane.transport.ring_layout import Hud, RingInfo
+from runlane.transport.ring_layout import RingInfo
 
 SECOND_NS = 1_000_000_000
 
@@ -334,11 +333,3 @@ def test_lanes_are_named_by_the_presenter_of_their_type() -> None:
     assert presenter_for("nobody").tab_name("x") == "Python-Live-x"
     with pytest.raises(ValueError, match="register it once"):
         register(PlainPresenter("rover", "Another"))
-
-
-def test_nothing_of_widgets_is_needed() -> None:
-    """A consumer is a model: it is a QObject, and no window is there."""
-    consumer = FastLaneConsumer()
-    assert isinstance(consumer, QObject)
-    assert consumer.hud is None
-    assert Hud().episode == 0

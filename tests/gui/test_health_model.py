@@ -57,6 +57,18 @@ def test_figures_that_are_not_there_are_no_error(statistics: dict[str, Any]) -> 
     assert all(queue.depth == 0 for queue in graph_figures(status).queues)
 
 
+def test_a_journal_knows_the_modes_of_all_its_workers() -> None:
+    """A proxy may serve several; one of an older version tells none."""
+    told = [{"worker": "a", "telemetry_mode": "fast_lane_only"}, {"worker": "b", "telemetry_mode": "dual_path"}]
+    for statistics, modes in (
+        ({"worker": "a", "workers": told, "telemetry_mode": "dual_path"}, ("dual_path", "fast_lane_only")),
+        ({"worker": "a", "telemetry_mode": "fast_lane_only"}, ("fast_lane_only",)),
+        ({"worker": "a", "workers": 3}, ()),
+    ):
+        status = msgspec.structs.replace(status_of(), children=[child("proxy-a", "proxy", statistics)])
+        assert graph_figures(status).journals[0].modes == modes
+
+
 def test_an_account_that_is_open_is_a_warning() -> None:
     """published = delivered + dropped + depth + in flight."""
     model = HealthModel()

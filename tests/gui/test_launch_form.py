@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from pytestqt.qtbot import QtBot
 from run_rig import RigController
 
 from runlane.actors.store_reader import list_runs
+from runlane.config.load import load
 from runlane.config.names import ENV_LIFELINE, ENV_RUN
 from runlane.config.settings import Settings
 from runlane.config.telemetry_mode import TelemetryMode
@@ -87,8 +89,8 @@ def test_copies_get_seeds_and_names_of_their_own(settings: Settings, tmp_path: P
     assert [after_dashes(launch)[-1] for launch in launches_of(marked, settings)] == ["s=1", "s=2"]
 
 
-def test_settings_are_given_only_where_they_differ(settings: Settings) -> None:
-    """But for the graph that is meant, whatever the working directory."""
+def test_the_graph_and_all_of_telemetry_stand_in_the_command(settings: Settings) -> None:
+    """Whatever the working directory, and whatever a settings file says there."""
     plan = LaunchPlan(
         worker_type="cartpole", mode=TelemetryMode.DURABLE_ONLY, video_mode="grid", grid_limit=9, slot=5, max_fps=10
     )
@@ -102,6 +104,52 @@ def test_settings_are_given_only_where_they_differ(settings: Settings) -> None:
         "fast_lane.max_fps=10",
         "fast_lane.grid_limit=9",
     ]
+
+
+def loaded_by(launch: Launch) -> Settings:
+    """What `runlane run` makes of its options."""
+    given = launch.arguments[4 : launch.arguments.index("--")]
+    files = [Path(text) for flag, text in pairwise(given) if flag == "--config"]
+    sets = [text for flag, text in pairwise(given) if flag == "--set"]
+    return load(files[-1] if files else None, {}, sets)
+
+
+@pytest.mark.parametrize("mode", list(TelemetryMode))
+def test_a_run_starts_as_the_form_says_whatever_the_windows_settings_are(
+    settings: Settings, tmp_path: Path, mode: TelemetryMode
+) -> None:
+    """With the window's own file and options, and without them; the rest of those goes to the run, too."""
+    file = tmp_path / "graph.toml"
+    file.write_text(
+        'log_level = "DEBUG"\n'
+        '[session]\ntelemetry_mode = "durable_only"\n'
+        '[fast_lane]\nvideo_mode = "grid"\nmax_fps = 12\ngrid_limit = 9\n'
+        f'[transport]\nrun_dir = "{settings.transport.run_dir}"\n'
+    )
+    options = ["--config", str(file), "--set", "fast_lane.max_fps=7", "--set", "proxy.stalled_s=3"]
+    ours = load(file, {}, ["fast_lane.max_fps=7", "proxy.stalled_s=3"])
+    for video in ("grid", "single"):
+        plan = LaunchPlan(worker_type="cartpole", mode=mode, video_mode=video, grid_limit=9, slot=2, max_fps=7)
+        for given in (options, []):
+            (launch,) = launches_of(plan, ours, given)
+            found = loaded_by(launch)
+            assert found.session.telemetry_mode is mode
+            assert (found.fast_lane.video_mode, found.fast_lane.max_fps) == (video, 7)
+            assert (found.fast_lane.grid_limit if video == "grid" else found.fast_lane.slot - 2) == (
+                9 if video == "grid" else 0
+            )
+            assert found.transport.run_dir == ours.transport.run_dir
+        assert loaded_by(launches_of(plan, ours, options)[0]).proxy.stalled_s == 3
+
+
+def test_the_form_passes_the_windows_own_options_on(form: LaunchFormView, controller: RigController) -> None:
+    """Before its own settings, which so outweigh them."""
+    controller.options = ["--set", "proxy.stalled_s=3", "--set", "session.telemetry_mode=durable_only"]
+    form.refresh()
+    found = loaded_by(
+        Launch(name="", arguments=["", "", *shlex.split(form.preview.toPlainText())], directory="", environment={})
+    )
+    assert (found.proxy.stalled_s, found.session.telemetry_mode) == (3, TelemetryMode.DUAL_PATH)
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,43 @@ def test_a_snapshot_is_the_frame_itself(view: LiveView, qtbot: QtBot, rings: Mak
 
     view.snapshot_taken.connect(keep)
     QTest.keyClick(view.tab.scene, Qt.Key.Key_S)
+    wait_until(qtbot, lambda: bool(taken))  # it is written in a thread
     ((image, name),) = taken
     assert QImage(name).convertToFormat(image.format()) == image
     assert Path(name).name.startswith("Python-Live-w0-")
     assert (image.width(), image.height()) == (8, 6)
     assert [QColor(image.pixel(x, 0)).name() for x in (0, 7)] == ["#ff0000", "#00ff00"]
     assert view.tab.snapshot(5) is None
+
+
+def test_a_snapshot_of_a_run_is_its_next_frame(view: LiveView, qtbot: QtBot, rings: MakeRing) -> None:
+    """Of that run and no other, wherever the keyboard is; of a run that shows nothing there is none."""
+    writers = serve(rings, 2)
+    wait_until(qtbot, lambda: view.tab.figures()["shown"] == 2)
+    taken: list[str] = []
+
+    def keep(_image: QImage, name: str) -> None:
+        taken.append(name)
+
+    view.snapshot_taken.connect(keep)
+    assert view.snapshot_of("run1")
+    assert not view.snapshot_of("no such run")
+    writers[0].publish(quarters(), hud(3))
+    writers[1].publish(quarters(), hud(4))
+    wait_until(qtbot, lambda: bool(taken))
+    assert [Path(name).name.rsplit("-", 2)[0] for name in taken] == ["Python-Live-w1"]
+
+
+def test_nobody_waits_for_a_worker_that_was_told_to_render_nothing(
+    view: LiveView, qtbot: QtBot, rings: MakeRing
+) -> None:
+    """Durable Only: the tile says so, and its silence is none."""
+    serve(rings, 1)
+    wait_until(qtbot, lambda: view.tab.figures()["shown"] == 1)
+    assert [title for title, _ in view.tab.figures()["silent_s"]] == [view.lanes[0].title]
+    view.describe(lambda _run: "", lambda _run: True)
+    wait_until(qtbot, lambda: "Durable Only · nothing is rendered" in texts(view.tab.scene.rootObject()))
+    assert view.tab.figures()["silent_s"] == []
 
 
 def test_the_look_changes_while_it_runs(view: LiveView, qtbot: QtBot) -> None:

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from runlane.config import log_ids
-from runlane.gui.log_model import FIRST_BYTES, KEPT_LINES, MAX_TEXT, LogFilter, LogLine, LogModel, LogTail, parse_line
+from runlane.gui.log_model import (
+    FIRST_BYTES,
+    KEPT_LINES,
+    MAX_FILES,
+    MAX_TEXT,
+    LogFilter,
+    LogLine,
+    LogModel,
+    LogTail,
+    parse_line,
+)
 from runlane.transport.records import LogRecord
 from runlane.transport.testing import make_info
 
@@ -76,6 +86,26 @@ def test_a_missing_directory_and_what_is_no_file_have_no_lines(tmp_path: Path) -
     os.mkfifo(tmp_path / "pipe.log")
     (tmp_path / "gone.log").symlink_to(tmp_path / "nowhere")
     assert LogTail().read(tmp_path) == []
+
+
+def test_many_launches_push_no_log_out_that_is_written_to(tmp_path: Path) -> None:
+    """The files written to last are read, it is said how many are not, and one that comes back is not read twice."""
+    tail = LogTail()
+    for number in range(MAX_FILES + 4):
+        path = tmp_path / f"launch-{number:04}.log"
+        path.write_text(LINE)
+        os.utime(path, (1_000 + number, 1_000 + number))
+    for name in ("router", "supervisor"):
+        path = tmp_path / f"{name}.log"
+        path.write_text(LINE.replace("router", name))
+        os.utime(path, (9_000, 9_000))
+    found = tail.read(tmp_path)
+    assert {"router", "supervisor"} <= {one.process for one in found}
+    assert (len(found), tail.left_out) == (MAX_FILES, 6)
+    os.utime(tmp_path / "launch-0000.log", (9_500, 9_500))
+    assert len(tail.read(tmp_path)) == 1  # which was left out until now
+    os.utime(tmp_path / "launch-0006.log", (9_600, 9_600))
+    assert tail.read(tmp_path) == []
 
 
 def test_files_are_merged_by_time(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from PySide6.QtGui import QColor
 from PySide6.QtTest import QTest
 from pytestqt.qtbot import QtBot
 
-from runlane.gui.figures import axis_number, clock_text, short_number
+from runlane.gui.controls_view import Label
+from runlane.gui.figures import axis_number, clock_text, short_number, whole_number
 from runlane.gui.plot_lines import Line, band_of, coarser, ema, group_name, raw_line, smooth_line
 from runlane.gui.plot_view import PlotChoices, PlotCurve, PlotView
 from runlane.gui.series import Envelope, Floats, Series
@@ -103,11 +104,35 @@ def test_a_band_is_mean_and_deviation_where_there_are_lines() -> None:
 
 
 def test_seeds_at_the_end_of_a_name_make_a_group() -> None:
-    """A name that is a number stays one."""
-    names = ["ppo-s1", "ppo-s12", "ppo_seed3", "ppo-7"]
+    """However the seed is marked. A name that is a number stays one."""
+    names = ["ppo-s1", "ppo_s12", "ppo-seed1", "ppo_seed3", "ppo-seed=1", "ppo seed=2", "ppo-seed-1", "ppo#1", "ppo #2"]
     assert {group_name(name) for name in names} == {"ppo"}
+    assert group_name("seed=1") == group_name("seed=2")
     assert group_name("17") == "17"
     assert group_name("line-walk") == "line-walk"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ppo-lr-0.001", "ppo-lr-0.01", "lr1e-3", "lr1e-4", "ppo-v2", "ppo-7", "ppo_2", "envs4", "atoms51", "ppo-steps1"],
+)
+def test_a_number_without_a_mark_is_no_seed(name: str) -> None:
+    """Settings that differ are groups of their own: no band goes over them."""
+    assert group_name(name) == name
+
+
+def test_a_plot_says_how_many_records_it_missed(qtbot: QtBot) -> None:
+    """And where they are; nothing while none are missing."""
+    plot = PlotView("Return", DARK)
+    qtbot.addWidget(plot)
+    plot.show()
+    plot.show_missed(12_340)
+    assert plot.missed == f"{whole_number(12_340)} records missed"
+    (label,) = [label for label in plot.findChildren(Label) if label.text() == plot.missed]
+    assert label.isVisible()
+    assert "database" in label.toolTip()
+    plot.show_missed(0)
+    assert not label.isVisible()
 
 
 def test_numbers_are_short() -> None:

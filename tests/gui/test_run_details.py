@@ -49,9 +49,12 @@ class FakeClient:
         self.asked: list[tuple[object, ...]] = []
         self.deletion: list[str] = ["removing", "removed"]
         self.refusal = ""
+        self.refusing = ""  # a worker
 
     def stop_worker(self, run: str, worker: str, *, is_kill: bool = False) -> Answer:
         self.asked.append((run, worker, is_kill))
+        if worker == self.refusing:
+            raise GraphError("no such process")
         return Answer(pids=[41])
 
     def delete_run(self, run: str) -> Answer:
@@ -114,7 +117,7 @@ def texts(panel: RunPanel) -> dict[str, str]:
     return {key: figure.accessibleDescription() for key, figure in figures.items()}
 
 
-def dialog_of(panel: RunPanel) -> ConfirmDialog:
+def dialog_of(panel: RunPanel | RunDetailsView) -> ConfirmDialog:
     found = panel.findChildren(ConfirmDialog)
     return found[-1]
 
@@ -154,6 +157,63 @@ def test_stop_and_kill_ask_first_and_tell_what_came_of_it(
     controller.answer()
     assert client.asked == [("run000001", "w", is_kill), ("run000001", "v", is_kill)]
     assert "41" in panel.message.whole_text
+
+
+def test_one_worker_that_refuses_to_stop_does_not_save_the_others(
+    panel: RunPanel, controller: RigController, client: FakeClient
+) -> None:
+    """All are asked, and it is said who refused."""
+    client.refusing = "w"
+    controller.tell_status(status_of(("run000001", "w", ""), ("run000001", "v", "")))
+    press(panel, "stop")
+    dialog_of(panel).yes.click()
+    controller.answer()
+    assert [asked[1] for asked in client.asked] == ["w", "v"]
+    assert panel.message.whole_text == "w: no such process; 1 of 2 workers were told"
+
+
+def test_the_panel_says_of_fast_lane_only_that_nothing_is_kept(panel: RunPanel, controller: RigController) -> None:
+    """Not that the run makes 0 steps a second."""
+    controller.tell_status(status_of(("run000001", "w", "fast_lane_only")))
+    panel._show()  # pyright: ignore[reportPrivateUsage]
+    assert texts(panel)["step_rate_hz"].startswith("not kept")
+
+
+@pytest.mark.parametrize(("key", "is_kill"), [("stop", False), ("kill", True)])
+def test_the_page_stops_and_kills_by_keyboard_where_there_is_no_room_for_the_panel(
+    page: RunDetailsView, controller: RigController, client: FakeClient, key: str, is_kill: bool
+) -> None:
+    """After the same question, with the same words about what came of it."""
+    controller.tell_status(status_of(("run000001", "w", "")))
+    button = page.buttons[key]
+    assert (button.isVisible(), button.focusPolicy(), bool(button.toolTip())) == (
+        True,
+        Qt.FocusPolicy.StrongFocus,
+        True,
+    )
+    button.setFocus()
+    QTest.keyClick(button, Qt.Key.Key_Space)
+    assert controller.waiting == []
+    dialog_of(page).yes.click()
+    controller.answer()
+    assert client.asked == [("run000001", "w", is_kill)]
+    assert "41" in page.problem.whole_text
+
+
+def test_the_page_deletes_what_has_ended_and_only_that(
+    page: RunDetailsView, controller: RigController, client: FakeClient
+) -> None:
+    """Buttons follow the run, also when it ends while it is looked at."""
+    assert [page.buttons[key].isEnabled() for key in ("stop", "kill", "delete")] == [True, True, False]
+    controller.runs.set_rows([row(2), row(1)])
+    controller.ticked.emit(50.0)
+    assert [page.buttons[key].isEnabled() for key in ("stop", "kill", "delete")] == [False, False, True]
+    client.deletion = ["removed"]
+    page.buttons["delete"].click()
+    dialog_of(page).yes.click()
+    controller.answer()
+    assert client.asked == [("delete", "run000001")]
+    assert page.problem.whole_text == "deleted"
 
 
 def test_no_is_the_default_answer(panel: RunPanel, controller: RigController) -> None:

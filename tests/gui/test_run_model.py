@@ -8,6 +8,7 @@ from PySide6.QtCore import QModelIndex
 from pytestqt.qtbot import QtBot
 from run_rig import episode, info_of, records_of, row, run_record, status_of, steps_of
 
+from runlane.gui.run_card_view import rate_words
 from runlane.gui.run_entry import RunEntry, facts_of, script_of
 from runlane.gui.run_filter import RunFilter
 from runlane.gui.run_model import KEPT_LIVE, LIVE_WORD_S, UNSTORED_S, RunModel, RunRole
@@ -130,6 +131,44 @@ def test_config_tells_environment_algorithm_progress_and_eta(model: RunModel, cl
     assert entry.eta_s == pytest.approx(300 / entry.step_rate_hz)
 
 
+def test_steps_that_were_not_kept_count_by_the_workers_own_word(model: RunModel, clock_s: Clock) -> None:
+    """Told as it switches its mode; progress and the time left go on from there."""
+    info = info_of()
+    config = {"total_timesteps": 1_000}
+    model.add([records_of(info, run_record(1, "running", config=config)), steps_of(info, 2, 100)], clock_s.now_s)
+    off = run_record(102, "running", telemetry_mode="fast_lane_only", env_steps=100)
+    model.add([records_of(info, off)], clock_s.now_s + 1)
+    assert entry_of(model).steps == 100
+    on = run_record(104, "running", telemetry_mode="dual_path", env_steps=400)
+    model.add([steps_of(info, 105, 50), records_of(info, on)], clock_s.now_s + 2)  # a batch has its steps first
+    assert entry_of(model).steps == 450
+    model.add([steps_of(info, 155, 50)], clock_s.now_s + 3)
+    entry = entry_of(model)
+    assert (entry.steps, entry.progress) == (500, 0.5)
+    assert entry.eta_s == pytest.approx(500 / entry.step_rate_hz)
+
+
+def test_a_workers_word_never_counts_steps_twice(model: RunModel) -> None:
+    """Of each stream by itself, and not where all of them came by."""
+    one, two = info_of(), info_of(stream="1" * 32)
+    model.add([steps_of(one, 1, 100), steps_of(two, 1, 30)], 100.0)
+    told = run_record(101, "running", telemetry_mode="durable_only", env_steps=100)
+    model.add([records_of(one, told), records_of(one, told)], 101.0)
+    assert entry_of(model).steps == 130
+
+
+def test_what_is_not_kept_is_not_shown_as_standing_still(model: RunModel) -> None:
+    """A card says so in place of a rate of 0."""
+    model.set_rows([row(1, state="running")])
+    assert rate_words(entry_of(model)) == "0 steps/s"
+    model.set_status(status_of(("run000001", "a", "fast_lane_only")))
+    assert rate_words(entry_of(model)) == "not kept"
+    model.set_status(status_of(("run000001", "a", "fast_lane_only"), ("run000001", "b", "dual_path")))
+    assert rate_words(entry_of(model)) == "0 steps/s"
+    model.set_status(None)
+    assert rate_words(entry_of(model)) == "0 steps/s"
+
+
 def test_facts_of_the_store_are_read_as_the_bus_told_them() -> None:
     """JSON of two columns; what is none is passed over."""
     assert facts_of('{"env": "X"}', '{"host": "h"}') == {"host": "h", "config": {"env": "X"}}
@@ -143,6 +182,8 @@ def test_workers_and_mode_come_from_the_status(model: RunModel) -> None:
     model.set_rows([row(1, state="running")])
     model.set_status(status_of(("run000001", "a", "dual_path"), ("run000001", "b", "durable_only")))
     assert entry_of(model).worker_names == ("a", "b")
+    assert entry_of(model).telemetry_mode == "mixed"
+    model.set_status(status_of(("run000001", "a", "durable_only"), ("run000001", "b", "durable_only")))
     assert entry_of(model).telemetry_mode == "durable_only"
     both = [{"run": "run000001", "worker": "c", "telemetry_mode": "fast_lane_only"}, {"run": "x", "worker": "d"}]
     status = status_of(("run000001", "a", ""))

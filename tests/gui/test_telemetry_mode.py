@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QPushButton
+from PySide6.QtWidgets import QAbstractButton, QLabel, QPushButton, QRadioButton
 from pytestqt.qtbot import QtBot
 from run_rig import RigController, row, status_of
 
@@ -32,10 +32,11 @@ class FakeClient:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, TelemetryMode]] = []
         self.reason = ""
+        self.refusing = {"a", "b"}
 
     def set_telemetry_mode(self, run: str, worker: str, mode: TelemetryMode) -> object:
         self.asked.append((run, worker, mode))
-        if self.reason:
+        if self.reason and worker in self.refusing:
             raise GraphError(self.reason)
         return object()
 
@@ -73,9 +74,9 @@ def watch(controller: RigController, mode: str = "dual_path") -> None:
 
 
 def click(parent: TelemetryModeControl | LaunchFormView, mode: TelemetryMode) -> None:
-    name = f"Telemetry Mode: {SHORT[mode]}"
-    button = next(found for found in parent.findChildren(QPushButton) if found.accessibleName() == name)
-    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+    names = [f"Telemetry Mode: {text}" for text in (SHORT[mode], mode.label)]
+    button = next(found for found in parent.findChildren(QAbstractButton) if found.accessibleName() in names)
+    button.click()
 
 
 def note(control: TelemetryModeControl) -> str:
@@ -100,7 +101,7 @@ def test_form_and_control_panel_always_show_the_same_choice(
     click(form, TelemetryMode.DURABLE_ONLY)
     assert control.selector.segments.key == "durable_only"
     click(control, TelemetryMode.FAST_LANE_ONLY)
-    assert form.telemetry.mode.segments.key == "fast_lane_only"
+    assert form.telemetry.mode.key == "fast_lane_only"
     assert told == ["durable_only", "fast_lane_only"]
     form.cleanup()
 
@@ -147,7 +148,8 @@ def test_a_refusal_tells_its_reason_for_a_while(
     controller.ticked.emit(50.0)
     click(control, TelemetryMode.DURABLE_ONLY)
     controller.answer()
-    assert note(control) == "refused: the worker did not answer"
+    told = "a: the worker did not answer; b: the worker did not answer; 0 of 2 workers were told"
+    assert note(control) == f"refused: {told}"
     controller.ticked.emit(50.0 + REFUSAL_S + 1)
     assert note(control) == "this run: Dual Path"
 
@@ -175,3 +177,70 @@ def test_no_other_mode_can_be_chosen(state: TelemetryModeState) -> None:
     """A misspelt one is an error."""
     with pytest.raises(ValueError, match="sideways"):
         state.choose("sideways")
+
+
+def test_a_switch_that_is_undone_at_once_is_asked_both_times(
+    controller: RigController, client: FakeClient, control: TelemetryModeControl
+) -> None:
+    """The last heartbeat may still tell the mode from before the first switch."""
+    watch(controller)
+    click(control, TelemetryMode.FAST_LANE_ONLY)
+    controller.answer()
+    click(control, TelemetryMode.DUAL_PATH)
+    controller.answer()
+    assert [asked[2] for asked in client.asked if asked[1] == "a"] == [
+        TelemetryMode.FAST_LANE_ONLY,
+        TelemetryMode.DUAL_PATH,
+    ]
+    assert note(control) == "in force in this run"
+
+
+def test_workers_in_different_modes_are_mixed_and_any_choice_asks_all(
+    controller: RigController, client: FakeClient, control: TelemetryModeControl
+) -> None:
+    """Also the mode that one of them is in already."""
+    watch(controller)
+    controller.tell_status(status_of(("run000001", "a", "durable_only"), ("run000001", "b", "dual_path")))
+    assert (note(control), control.note.property("state")) == ("this run: mixed", "warn")
+    click(control, TelemetryMode.DUAL_PATH)
+    controller.answer()
+    assert client.asked == [
+        ("run000001", "a", TelemetryMode.DUAL_PATH),
+        ("run000001", "b", TelemetryMode.DUAL_PATH),
+    ]
+
+
+def test_one_refusal_does_not_stop_the_others(
+    controller: RigController, client: FakeClient, control: TelemetryModeControl
+) -> None:
+    """Who refused, why, and how many took it up."""
+    client.reason, client.refusing = "its journal is full", {"a"}
+    watch(controller)
+    click(control, TelemetryMode.DURABLE_ONLY)
+    controller.answer()
+    assert [asked[1] for asked in client.asked] == ["a", "b"]
+    assert note(control) == "refused: a: its journal is full; 1 of 2 workers were told"
+
+
+def test_the_form_shows_the_whole_labels_and_what_each_means(
+    qtbot: QtBot, controller: RigController, state: TelemetryModeState
+) -> None:
+    """One radio button each, with its description below; chosen by keyboard, too."""
+    form = LaunchFormView(controller, DARK, state)
+    qtbot.addWidget(form)
+    form.show()
+    options = form.telemetry.mode
+    assert [button.text() for button in options.findChildren(QRadioButton)] == [
+        "Fast Lane Only (skip durable telemetry)",
+        "Dual Path (UI + Durable)",
+        "Durable Only (headless)",
+    ]
+    assert [label.text() for label in options.findChildren(QLabel)] == [mode.description for mode in TelemetryMode]
+    dual, durable = options.buttons["dual_path"], options.buttons["durable_only"]
+    form.activateWindow()
+    dual.setFocus()
+    qtbot.waitUntil(dual.hasFocus, timeout=3_000)
+    QTest.keyClick(dual, Qt.Key.Key_Down)
+    assert durable.isChecked()
+    assert (state.mode, options.key) == (TelemetryMode.DURABLE_ONLY, "durable_only")
+    form.cleanup()

@@ -227,6 +227,38 @@ def test_history_goes_in_front_and_makes_the_axes_exact() -> None:
     assert found.episode.tolist() == [5.0, 10.0, 11.0]
 
 
+def test_what_comes_after_history_goes_on_where_the_store_ends() -> None:
+    """What was before the first batch is on the axis already; only what the store had not yet is added."""
+    for unstored in (0, 50):
+        model, source = TelemetryModel(), BatchSource()
+        source.steps(1_000)
+        source.episodes([0.0] * 10)
+        old = np.array([1.0, 2.0])
+        before = Envelope(old, old, old, old, old * 500, old * 5, old)
+        history = WorkerHistory(1_000, 10, {source.info.stream: source.next_seq - 1}, {RETURN: before})
+        model.set_history("run-1", {"w": history})
+        source.steps(unstored)
+        model.add([source.steps(100), source.episodes([7.0])], 0.0)
+        found = curve(model, RETURN)
+        assert found.mean.tolist() == [1.0, 2.0, 7.0]
+        assert found.step.tolist() == [500.0, 1000.0, 1100.0 + unstored]
+        assert found.episode.tolist() == [5.0, 10.0, 11.0]
+        assert model.missed == 0
+
+
+def test_missing_records_are_counted_by_run() -> None:
+    """A plot says what its own runs miss; a run that is forgotten misses nothing."""
+    model, one, other = TelemetryModel(), BatchSource("one"), BatchSource("other")
+    for source, lost in ((one, 30), (other, 4)):
+        model.add([source.steps(10)], 0.0)
+        source.skip(lost)
+        model.add([source.steps(10)], 1.0)
+    assert (model.missed_of(["one"]), model.missed_of(["one", "other"]), model.missed) == (30, 34, 34)
+    assert model.missed_of(["unknown"]) == 0
+    model.forget("one")
+    assert model.missed_of(["one", "other"]) == 4
+
+
 def test_a_run_seen_from_its_first_record_needs_no_history() -> None:
     """One that nobody heard of does."""
     model, source = TelemetryModel(), BatchSource()

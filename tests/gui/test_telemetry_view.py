@@ -7,15 +7,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
 from telemetry_batches import BatchSource
 
 from runlane.config.settings import Settings
+from runlane.gui.figures import whole_number
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
+from runlane.gui.run_model import MOST_STRUCTURAL
 from runlane.gui.store_source import SqlValue
 from runlane.gui.telemetry_model import LENGTH, RATE, RETURN, REWARD, SeriesKey
-from runlane.gui.telemetry_view import TelemetryView
+from runlane.gui.telemetry_view import HISTORY_RETRY_S, TelemetryView
 from runlane.gui.tokens import DARK, LIGHT
+
+TICK_S = 0.5
 
 
 class FakeStore:
@@ -45,7 +50,9 @@ class Page:
         self.controller = LiveTelemetryController(
             msgspec.structs.replace(Settings(), data_dir=str(tmp_path)), FakeStore()
         )
-        self.questions: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {}
+        self.questions: dict[
+            str, tuple[Callable[[], Any], Callable[[Any], object], Callable[[str], object] | None]
+        ] = {}
         monkeypatch.setattr(self.controller, "ask_store", self._ask)
         self.view = TelemetryView(self.controller, DARK)
         self.view.resize(1000, 640)
@@ -53,14 +60,24 @@ class Page:
         self.view.set_active(True)
         self.now_s = 100.0
 
-    def _ask(self, key: str, call: Callable[[], Any], done: Callable[[Any], object], failed: object = None) -> bool:
-        del failed
-        self.questions[key] = (call, done)
+    def _ask(
+        self,
+        key: str,
+        call: Callable[[], Any],
+        done: Callable[[Any], object],
+        failed: Callable[[str], object] | None = None,
+    ) -> bool:
+        self.questions[key] = (call, done, failed)
         return True
 
     def answer(self, key: str) -> None:
-        call, done = self.questions.pop(key)
+        call, done, _ = self.questions.pop(key)
         done(call())
+
+    def fail(self, key: str) -> None:
+        failed = self.questions.pop(key)[2]
+        assert failed is not None
+        failed("the disk thinks")
 
     def feed(self, *batches: Any) -> None:
         self.controller.runs.add(list(batches), self.now_s)
@@ -69,7 +86,7 @@ class Page:
 
     def tick(self, count: int = 1) -> None:
         for _ in range(count):
-            self.now_s += 0.5
+            self.now_s += TICK_S
             self.controller.ticked.emit(self.now_s)
 
 
@@ -159,6 +176,21 @@ def test_a_run_from_before_the_window_is_asked_of_the_store_once(page: Page) -> 
     assert page.questions == {}
 
 
+def test_history_that_failed_is_asked_for_again_after_a_while(page: Page) -> None:
+    """Not at once, and no more once it came; the note about it goes."""
+    page.controller.select("old")
+    page.tick(4)
+    page.fail("history old")
+    assert page.view.note == "no history: the disk thinks"
+    page.tick(round(HISTORY_RETRY_S / TICK_S) - 1)
+    assert page.questions == {}
+    page.tick(2)
+    page.answer("history old")
+    assert page.view.note == ""
+    page.tick(40)
+    assert page.questions == {}
+
+
 def test_a_zoom_into_merged_values_asks_for_the_rows(page: Page) -> None:
     """Where every value is there already, nothing is asked."""
     source, batches = some()
@@ -186,19 +218,74 @@ def test_the_table_says_what_it_holds_and_what_is_missing(page: Page) -> None:
     assert "· 3 received" in page.view.tables.line
 
 
-def test_a_deleted_run_goes_from_curves_and_tables(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As soon as the list of runs does not know it any more."""
+def row(run: str, state: str = "running") -> dict[str, Any]:
+    """What the store lists of a run."""
+    counts = {"steps": 0, "episodes": 0, "workers": 1, "drops": 0}
+    times = {"started_ns": 1, "ended_ns": None, "seen_ns": 1}
+    return {"run": run, "name": run, "state": state, "mean_return": None, **times, **counts}
+
+
+@pytest.mark.parametrize("others", [1, MOST_STRUCTURAL + 1])
+def test_a_deleted_run_goes_from_curves_and_tables_though_nobody_looks(page: Page, others: int) -> None:
+    """As soon as the list of runs does not know it any more, be it one of many; those that stay keep theirs."""
+    page.view.set_active(False)
+    gone = [f"gone-{number}" for number in range(others)]
+    page.controller.runs.set_rows([row(run) for run in ["stays", *gone]])
+    page.feed(*some("gone-0")[1], *some("stays")[1])
+    page.controller.runs.set_rows([row("stays")])
+    assert page.controller.telemetry.series(SeriesKey("gone-0", "w", RETURN)) is None
+    assert page.controller.telemetry.runs() == ["stays"]
+    assert len(page.controller.telemetry.steps) == 1800
+    assert len(page.controller.telemetry.episodes) == 3
+
+
+def test_every_plot_says_what_its_runs_missed(page: Page) -> None:
+    """Those of all runs that are drawn, and no others."""
     page.controller.select("run-1")
-    page.feed(*some()[1])
+    for run, lost in (("run-1", 20), ("run-2", 5), ("run-3", 100)):
+        source, batches = some(run)
+        page.feed(*batches)
+        source.skip(lost)
+        page.feed(source.steps(10))
+    page.tick(10)
+    assert {plot.missed for plot in page.view.grid.plots.values()} == {"20 records missed"}
+    page.view.overlay("run-2", is_shown=True)
     page.tick(4)
+    assert page.view.grid.plots[RETURN].missed == "25 records missed"
 
-    def nobody(run: str) -> None:
-        del run
 
-    monkeypatch.setattr(page.controller.runs, "entry", nobody)
+def test_the_empty_table_of_an_ended_run_says_where_its_rows_are(page: Page) -> None:
+    """No step of it will come; of one that goes on they will."""
+    page.controller.runs.set_rows([row("run-1", "finished"), row("run-2")])
+    page.controller.select("run-1")
+    page.tick(2)
+    table = page.view.tables.table
+    assert "are in the database: runlane sql" in table.empty_text
+    assert "run-1" in table.empty_text
+    page.controller.select("run-2")
+    page.tick(2)
+    assert table.empty_text.startswith("No steps yet")
+
+
+def test_many_rows_are_copied_in_the_background(page: Page) -> None:
+    """The table's line says so; what is copied meanwhile is not overwritten."""
+    source, batches = some()
+    page.feed(*batches, source.steps(40_000))
     page.tick(4)
-    assert page.controller.telemetry.series(SeriesKey("run-1", "w", RETURN)) is None
-    assert len(page.controller.telemetry.steps) == 0
+    tables, clipboard = page.view.tables, QGuiApplication.clipboard()
+    clipboard.setText("before")
+    tables.copy()
+    assert clipboard.text() == "before"
+    assert tables.line == f"copying {whole_number(41_800)} rows …"
+    page.answer("copy")
+    assert len(clipboard.text().splitlines()) == 41_801
+    assert tables.line == f"{whole_number(41_800)} rows copied"
+    tables.copy()
+    tables.table.select(0, 4)
+    tables.copy()
+    assert len(clipboard.text().splitlines()) == 6
+    page.answer("copy")
+    assert len(clipboard.text().splitlines()) == 6
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (700, 560)])

@@ -118,7 +118,7 @@ def test_a_worker_of_runlane_run_is_killed_or_stopped_and_one_of_the_graph_not_s
         [(run,)] = graph.sql("SELECT DISTINCT run FROM streams WHERE worker = 'declared'")
         done = graph.client.stop_worker(run, "declared")
         assert (done.signal, len(done.pids)) == ("SIGINT", 1)
-        wait_until(lambda: len(streams(graph, "worker")) == 2, "the next one records")
+        wait_until(lambda: streams(graph, "worker") == ["killed", "running"], "the next one records")
         [line] = end_workers(graph.settings, "asked", "worker", is_now=False)
         assert "SIGINT to " in line
         assert process.wait(30) == 128 + signal.SIGINT

@@ -15,6 +15,7 @@ from runlane.transport.endpoint import ipc_endpoint
 from runlane.transport.messages import (
     Heartbeat,
     Refused,
+    RouterBye,
     Status,
     StatusRequest,
     StopRequest,
@@ -267,7 +268,7 @@ def test_garbage_is_counted_and_dropped(graph: "ToyGraph", processes: "Processes
     dealer.setsockopt(zmq.SNDTIMEO, 5_000)
     for frames in ([b""], [b"nonsense"], [b"RL\x01C\xc1"], [b"a", b"b", b"c"], [os.urandom(100)]):
         dealer.send_multipart(frames)
-    send_control(dealer, Refused(reason="not for you"))
+    send_control(dealer, RouterBye(router="not for you"))
     send_control(dealer, Heartbeat(name="router", pid=1, state="running"))
     send_control(dealer, Heartbeat(name="stranger", pid=1, state="running"))
     dealer.close(1000)

@@ -9,6 +9,7 @@ from runlane.cli import app
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings
 from runlane.config.telemetry_mode import TelemetryMode
+from runlane.control import end_workers
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.fast_lane_writer import FastLaneConfig, FastLaneWriter
 from runlane.transport.graph_client import GraphClient
@@ -36,16 +37,22 @@ class World:
     def __init__(self) -> None:
         self.children: list[ChildStatus] = []
         self.asked: list[tuple[str, str]] = []
+        self.refusing: set[str] = set()
+
+    def ask(self, run: str, worker: str) -> None:
+        self.asked.append((run, worker))
+        if worker in self.refusing:
+            raise GraphError(f"{worker} cannot")
 
     def status(self) -> Status:
         return Status(pid=1, uptime_s=1.0, data_dir="/d", run_dir="/r", state="running", children=self.children)
 
     def set_mode(self, run: str, worker: str, mode: TelemetryMode) -> TelemetryModeSet:
-        self.asked.append((run, worker))
+        self.ask(run, worker)
         return TelemetryModeSet(run=run, worker=worker, mode=mode, streams=2)
 
     def stop(self, run: str, worker: str, *, is_kill: bool) -> WorkerSignalled:
-        self.asked.append((run, worker))
+        self.ask(run, worker)
         return WorkerSignalled(run=run, worker=worker, signal="SIGKILL" if is_kill else "SIGINT", pids=[5])
 
 
@@ -99,6 +106,41 @@ def test_kill_says_which_process_got_which_signal(settings: Settings) -> None:
     """SIGINT, and SIGKILL with --now."""
     assert run(settings, "kill", "01bbb") == "run 01bbb worker one: SIGINT to 5\n"
     assert run(settings, "kill", "01bbb", "--now") == "run 01bbb worker one: SIGKILL to 5\n"
+
+
+@pytest.mark.parametrize("words", [("mode", "walk", "durable_only"), ("kill", "walk")])
+@pytest.mark.parametrize(
+    ("refusing", "expected"),
+    [
+        ({"one"}, "one: one cannot; 1 of 2 workers were told"),
+        ({"one", "two"}, "one: one cannot; two: two cannot; 0 of 2 workers were told"),
+    ],
+)
+def test_who_refuses_does_not_keep_the_others_from_being_asked(
+    world: World, settings: Settings, words: tuple[str, ...], refusing: set[str], expected: str
+) -> None:
+    """Every one is asked; at the end one error names each that refused, with its reason."""
+    world.refusing = refusing
+    with pytest.raises(GraphError) as caught:
+        run(settings, *words)
+    assert str(caught.value) == expected
+    assert world.asked == [("01aaa", "one"), ("01aaa", "two")]
+
+
+def test_who_has_done_it_has_its_line_though_another_refuses(world: World, settings: Settings) -> None:
+    """The order is that of the asking."""
+    world.refusing = {"one"}
+    lines = end_workers(settings, "walk", "", is_now=True)
+    assert next(lines) == "run 01aaa worker two: SIGKILL to 5"
+    with pytest.raises(GraphError):
+        next(lines)
+
+
+def test_the_refusal_of_the_only_worker_is_the_reason_alone(world: World, settings: Settings) -> None:
+    """There is nothing to count."""
+    world.refusing = {"two"}
+    with pytest.raises(GraphError, match=r"^two cannot$"):
+        run(settings, "kill", "walk", "--worker", "two")
 
 
 @pytest.mark.parametrize(

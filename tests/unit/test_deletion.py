@@ -2,11 +2,14 @@
 
 from contextlib import closing
 
+import msgspec
 import pytest
+from fake_journal import FakeJournal
 from typer.testing import CliRunner
 from unit.actors.retention_rig import EMPTY, FULL, STEPS, add_run, left
 
 from runlane import deletion as module
+from runlane.actors.orphans import journals_dir
 from runlane.actors.store import Store
 from runlane.actors.store_reader import list_runs
 from runlane.actors.video_file import VIDEO_DIR
@@ -16,6 +19,7 @@ from runlane.config.names import DB_WRITER
 from runlane.config.settings import DbWriterSettings, Settings
 from runlane.deletion import delete
 from runlane.transport.endpoint import RoleLock, data_dir_of, database_of, make_run_dir
+from runlane.transport.testing import make_info
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +95,14 @@ def test_who_is_asked_sees_what_would_go_and_may_say_no(settings: Settings, caps
 def test_beside_a_db_writer_that_lives_nothing_is_touched(settings: Settings) -> None:
     """There is one writer, whoever it is."""
     with RoleLock(make_run_dir(settings), DB_WRITER), pytest.raises(EndpointError, match="db_writer is running"):
+        delete(settings, "R1", yes)
+    assert rows(settings, 1) == FULL
+
+
+def test_a_run_with_a_living_worker_is_not_touched(settings: Settings) -> None:
+    """Though the database says that the run has ended: nothing of this worker's stream is in it yet."""
+    info = msgspec.structs.replace(make_info("other"), run="R1")
+    with closing(FakeJournal(journals_dir(settings), info)), pytest.raises(StoreError, match="a living worker, other"):
         delete(settings, "R1", yes)
     assert rows(settings, 1) == FULL
 

@@ -226,6 +226,23 @@ def test_a_worker_without_a_graph_keeps_its_run(desk: Desk) -> None:
         journal.close()
 
 
+def test_an_ended_run_with_a_living_worker_that_the_store_has_not_seen_is_refused(desk: Desk) -> None:
+    """Deleted, the run would refuse all that this worker records. Once it has ended the run may go."""
+    add_run(desk.store, 1, 10)
+    info_of_other = msgspec.structs.replace(make_info("other"), run="R1")
+    journal = FakeJournal(desk.journals, info_of_other)
+    journal.steps(3)
+    try:
+        for only_ask in (True, False):
+            refused = desk.ask("R1", only_ask=only_ask).refused
+            assert "run R1 has a living worker, other, which writes its journal; stop it first" in refused
+        assert work(desk.retention) == 0
+        assert left(desk.store, 1) == FULL
+    finally:
+        journal.close()
+    assert desk.delete("R1").state == "removed"
+
+
 def test_an_ambiguous_name_lists_the_candidates(desk: Desk) -> None:
     """A run that was removed is none of them; the beginning of an id is enough."""
     for number in (1, 2, 3):

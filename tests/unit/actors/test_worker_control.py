@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -18,6 +19,7 @@ from runlane.config.settings import Settings
 from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.fast_lane_writer import FastLaneConfig, FastLaneWriter
+from runlane.transport.journal_layout import HEAD_FILE
 from runlane.transport.messages import (
     Refused,
     SetTelemetryMode,
@@ -157,12 +159,42 @@ def test_a_worker_without_a_stream_is_refused_with_the_reason(rig: ProxyRig) -> 
 # ---- signals ---------------------------------------------------------------------------------------------
 
 
+# Opens the files that it is given, says so, and waits for a signal.
+HOLDING = "import sys; files = [open(path) for path in sys.argv[1:]]; print(flush=True); input()"
+Hold = Callable[..., "subprocess.Popen[bytes]"]
+
+
 @pytest.fixture
-def sleeper() -> "Iterator[subprocess.Popen[bytes]]":
-    """A process that ends on a signal."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as one:
-        yield one
-        one.kill()
+def hold() -> Iterator[Hold]:
+    """Starts a process that holds these files open, as a worker does the heads of its journals."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*paths: Path) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", HOLDING, *map(str, paths)]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL))
+        assert started[-1].stdout is not None
+        started[-1].stdout.readline()
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    """A journal's head, as far as a signal is concerned."""
+    path = tmp_path / "head"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def sleeper(hold: Hold, head: Path) -> "subprocess.Popen[bytes]":
+    """A process that holds `head` open, and ends on a signal."""
+    return hold(head)
 
 
 def info_of(pid: int, host: str = "") -> StreamInfo:
@@ -171,16 +203,20 @@ def info_of(pid: int, host: str = "") -> StreamInfo:
     return msgspec.structs.replace(info, host=host or os.uname().nodename, started_ns=time.time_ns())
 
 
-@pytest.mark.parametrize("is_kill", [False, True])
-def test_a_worker_is_signalled_once_however_often_it_is_asked_for(
-    rig: ProxyRig, sleeper: "subprocess.Popen[bytes]", is_kill: bool
-) -> None:
-    """A question that comes twice is answered twice."""
-    worker = rig.worker(sleeper.pid)
-    worker.info = msgspec.structs.replace(worker.info, started_ns=time.time_ns())
+def introduce(rig: ProxyRig, worker: JournalWorker, pid: int) -> None:
+    """The worker says that it is this process."""
+    worker.info = msgspec.structs.replace(worker.info, pid=pid, started_ns=time.time_ns())
     worker.hello()
     until(lambda: rig.figure("streams") == 1, rig.turn)
     rig.settle(3)
+
+
+@pytest.mark.parametrize("is_kill", [False, True])
+def test_a_worker_is_signalled_once_however_often_it_is_asked_for(rig: ProxyRig, hold: Hold, is_kill: bool) -> None:
+    """A question that comes twice is answered twice."""
+    worker = rig.worker()
+    sleeper = hold(worker.directory / HEAD_FILE)
+    introduce(rig, worker, sleeper.pid)
     question = StopWorker(run="run", worker="w", is_kill=is_kill, request=9)
     rig.proxy.on_message(question)
     rig.proxy.on_message(question)
@@ -200,11 +236,47 @@ def test_a_worker_that_has_died_is_not_signalled(rig: ProxyRig) -> None:
     assert "has no open stream here" in answer.reason
 
 
-def test_a_pid_that_began_after_the_stream_is_never_hit(sleeper: "subprocess.Popen[bytes]") -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can see who has a file open")
+def test_a_pid_of_another_pid_namespace_is_never_hit(rig: ProxyRig, hold: Hold, head: Path) -> None:
+    """Host, start time and the journal's lock fit; the process has another journal's head open, and not this one's."""
+    worker, other = rig.worker(), hold(head)
+    introduce(rig, worker, other.pid)
+    rig.proxy.on_message(StopWorker(run="run", worker="w", is_kill=True, request=9))
+    [answer] = rig.proxy.answers
+    assert isinstance(answer, Refused)
+    end = f": pid {other.pid} of another pid namespace or process; stop it where it runs"
+    assert answer.reason == f"worker w of run run was not signalled{end}"
+    assert other.poll() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can see who has a file open")
+def test_to_have_the_journal_open_as_its_reader_is_no_proof(head: Path) -> None:
+    """A worker in a container may have the very pid that its proxy has here."""
+    with head.open():
+        pids, why = signal_worker([(info_of(os.getpid()), head)], signal.SIGKILL)
+    assert (pids, "another pid namespace" in why) == ([], True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can see who has a file open")
+def test_streams_of_one_process_are_signalled_once_and_a_foreign_one_does_not_save_them(
+    hold: Hold, tmp_path: Path
+) -> None:
+    """Each stream is proved by its own journal's head; a process that holds none of them is left alone."""
+    heads = [tmp_path / name for name in ("first", "second", "third")]
+    for path in heads:
+        path.touch()
+    worker, stranger = hold(*heads[:2]), hold()
+    streams = [(info_of(pid), path) for pid, path in zip((worker.pid, worker.pid, stranger.pid), heads, strict=True)]
+    assert signal_worker(streams, signal.SIGKILL)[0] == [worker.pid]
+    assert worker.wait(10) == -signal.SIGKILL
+    assert stranger.poll() is None
+
+
+def test_a_pid_that_began_after_the_stream_is_never_hit(sleeper: "subprocess.Popen[bytes]", head: Path) -> None:
     """It was given to another process."""
     info = info_of(sleeper.pid)
     earlier = msgspec.structs.replace(info, started_ns=info.started_ns - int((START_SLACK_S + 3600) * 1e9))
-    assert signal_worker([earlier], signal.SIGKILL) == (
+    assert signal_worker([(earlier, head)], signal.SIGKILL) == (
         [],
         f"process {sleeper.pid} is not the one that opened the stream: it began later",
     )
@@ -212,25 +284,28 @@ def test_a_pid_that_began_after_the_stream_is_never_hit(sleeper: "subprocess.Pop
     assert sleeper.poll() is None
 
 
-def test_a_process_of_another_host_or_that_has_ended_is_never_hit(sleeper: "subprocess.Popen[bytes]") -> None:
+def test_a_process_of_another_host_or_that_has_ended_is_never_hit(
+    sleeper: "subprocess.Popen[bytes]", head: Path
+) -> None:
     """The pid means nothing here."""
-    pids, why = signal_worker([info_of(sleeper.pid, "elsewhere")], signal.SIGKILL)
+    pids, why = signal_worker([(info_of(sleeper.pid, "elsewhere"), head)], signal.SIGKILL)
     assert (pids, "runs on host elsewhere" in why) == ([], True)
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
-    pids, why = signal_worker([info_of(sleeper.pid)], signal.SIGINT)
+    pids, why = signal_worker([(info_of(sleeper.pid), head)], signal.SIGINT)
     assert (pids, "has ended" in why) == ([], True)
 
 
-def test_sigint_goes_to_the_outermost_process_and_sigkill_to_all() -> None:
+def test_sigint_goes_to_the_outermost_process_and_sigkill_to_all(head: Path) -> None:
     """Ours would end its sub-environments itself."""
     code = (
-        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE);"
+        "import subprocess, sys; file = open(sys.argv[1]);"
+        "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, stdout=file);"
         "print(child.pid, flush=True); child.wait()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", code, str(head)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        streams = [info_of(child), info_of(parent.pid)]
+        streams = [(info_of(child), head), (info_of(parent.pid), head)]
         assert signal_worker(streams, signal.Signals.SIGCONT)[0] == [parent.pid]
         assert signal_worker(streams, signal.SIGKILL)[0] == sorted([parent.pid, child])

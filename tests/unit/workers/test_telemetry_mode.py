@@ -1,7 +1,11 @@
 """The telemetry mode of a session: switched while it records, with every record kept or counted, none half way."""
 
+# Turns are taken by hand:
+# pyright: reportPrivateUsage=false
+
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,10 +13,11 @@ from unit.workers.session_rig import SMALL, SessionRig
 
 from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.messages import StreamMode
-from runlane.transport.records import DropRecord, EpisodeRecord, RunRecord
+from runlane.transport.records import DropRecord, EpisodeRecord, Record, RunRecord
 from runlane.transport.wire import encode_control
 from runlane.workers import stream_writer
 from runlane.workers.fast_lane import NEVER_NS
+from runlane.workers.journal_writer import JournalWriter
 from runlane.workers.session import WorkerSession
 
 DUAL, DURABLE, SHOWN = TelemetryMode.DUAL_PATH, TelemetryMode.DURABLE_ONLY, TelemetryMode.FAST_LANE_ONLY
@@ -148,6 +153,39 @@ def test_asking_for_the_mode_in_force_records_nothing(rig: SessionRig) -> None:
     assert len(modes(rig)) == 1
 
 
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_a_mode_wanted_while_another_is_recorded_waits_for_the_next_turn(
+    rig: SessionRig, monkeypatch: pytest.MonkeyPatch, is_idle: bool
+) -> None:
+    """What is recorded, what is in force and the lane agree, whoever makes the switch; then the wish is taken up."""
+    session = rig.connected()
+    session.step(0, 1.0)
+    mode_switch, append, wishes = session._switch, JournalWriter.append, [SHOWN]
+
+    def append_and_be_asked(journal: JournalWriter, kind: str, make: Callable[[int], Record]) -> int:
+        needed = append(journal, kind, make)
+        if kind == "run" and wishes:
+            mode_switch.want(wishes.pop())  # as the flusher's thread may at any moment
+        return needed
+
+    monkeypatch.setattr(JournalWriter, "append", append_and_be_asked)
+    monkeypatch.setattr(mode_switch, "_take_turn", lambda: None)  # the real flusher switches nothing
+    mode_switch.want(DURABLE)
+    if is_idle:
+        session._take_mode_if_idle()
+    else:
+        session._look("log", 0)
+    assert modes(rig) == [("dual_path", None), ("durable_only", 1)]
+    assert (session.telemetry_mode, mode_switch.is_kept) == (DURABLE, True)
+    assert session.lane.is_due(time.monotonic_ns()) is False
+    assert session.lane.next_ns == NEVER_NS
+    assert (mode_switch.wanted, mode_switch.is_due, session._journal.is_held) == (SHOWN, True, True)
+    session.step(0, 1.0)
+    assert session.telemetry_mode is SHOWN
+    assert modes(rig)[2:] == [("fast_lane_only", 1)]
+    assert session.faults == 0
+
+
 def test_a_journal_without_room_keeps_its_mode_until_there_is_some(rig: SessionRig) -> None:
     """A switch is told in the stream or is not made; the drops before it keep their own reason."""
     rig.proxy.is_acking = False
@@ -155,7 +193,7 @@ def test_a_journal_without_room_keeps_its_mode_until_there_is_some(rig: SessionR
     while not session.dropped.get("step", 0) > 10:
         session.step(0, 1.0)
     ask(rig, session, SHOWN)
-    rig.wait(lambda: session._switch.is_due)  # pyright: ignore[reportPrivateUsage]
+    rig.wait(lambda: session._switch.is_due)
     session.step(0, 1.0)
     assert session.telemetry_mode is DUAL
     full = session.dropped["step"]
