@@ -23,7 +23,7 @@ from runlane.gui.tokens import DARK, Tokens
 SCENE = Path(__file__).with_name("FastLaneView.qml")
 LEAST = (240, 180)
 USUAL = QSize(960, 640)
-TIP = "{title} · {subtitle}\nEnter or double click: full size · Space: pause · S: snapshot"
+TIP = "{name}\n{title} · {subtitle}\nEnter or double click: full size · Space: pause · S: snapshot"
 
 
 def tokens_for_qml(tokens: Tokens) -> dict[str, object]:
@@ -222,7 +222,8 @@ class FastLaneTab(QWidget):
 
     def _on_hovered(self, index: int) -> None:
         tile: LaneTile | None = self.wall.tiles[index] if 0 <= index < len(self.wall.tiles) else None
-        tip = "" if tile is None else TIP.format(title=tile.choice.title, subtitle=tile.choice.subtitle)
+        choice = None if tile is None else tile.choice
+        tip = "" if choice is None else TIP.format(name=choice.name, title=choice.title, subtitle=choice.subtitle)
         self.scene.setToolTip(tip)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802

@@ -21,6 +21,7 @@ from runlane.gui.tokens import Tokens
 from runlane.transport.ring_files import FoundRing
 
 NOTE_MS = 6000
+TITLE = "Live wall"
 _GRIDS: tuple[tuple[GridMode, str, str], ...] = (
     ("auto", "Auto", "As many tiles as there are agents"),
     ("1", "1", "One tile"),
@@ -62,6 +63,7 @@ class LiveView(QWidget):
         self._saved.connect(self._on_saved)
         self._env = 0
         self.tab = FastLaneTab(run_dir, tokens, max_fps=max_fps, parent=self)
+        self._title = Label(TITLE, "title")
         self._note = Label("", "caption", is_elided=True)
         self._note_timer = QTimer(self, singleShot=True, interval=NOTE_MS)
         self._note_timer.timeout.connect(self._forget_note)
@@ -81,7 +83,7 @@ class LiveView(QWidget):
     def _header(self) -> QHBoxLayout:
         row = QHBoxLayout()
         row.setSpacing(8)
-        row.addWidget(Label("Live wall", "title"))
+        row.addWidget(self._title)
         row.addWidget(self._note, 1)
         for widget in (self._envs, self._grids, self._pause, self._snap, self._full):
             row.addWidget(widget)
@@ -215,6 +217,7 @@ class LiveView(QWidget):
 
     def _on_promoted(self, index: int) -> None:
         self._full.setChecked(index != NONE)
+        self._title.show_text(self._lanes[index].name if 0 <= index < len(self._lanes) else TITLE)
 
     def _on_snapshot(self, image: QImage) -> None:
         lane = self._lanes[self.current] if self.current < len(self._lanes) else None

@@ -17,6 +17,7 @@ from PySide6.QtTest import QTest
 from pytestqt.qtbot import QtBot
 from wall_rig import MakeRing, hud, quarters, wait_until
 
+from runlane.gui.controls_view import Label
 from runlane.gui.fast_lane_tab import FastLaneTab
 from runlane.gui.lane_wall import LaneWall, grid_shape
 from runlane.gui.live_view import LiveView, merged
@@ -142,6 +143,16 @@ def test_a_snapshot_is_the_frame_itself(view: LiveView, qtbot: QtBot, rings: Mak
     assert (image.width(), image.height()) == (8, 6)
     assert [QColor(image.pixel(x, 0)).name() for x in (0, 7)] == ["#ff0000", "#00ff00"]
     assert view.tab.snapshot(5) is None
+
+
+def test_a_lane_at_full_size_is_called_as_its_presenter_calls_it(view: LiveView, qtbot: QtBot, rings: MakeRing) -> None:
+    """`{worker type}-Live-{agent}` over the page, and the wall's name again when the grid is back."""
+    rings(worker="cartpole-2", run="run").publish(quarters(), hud(1))
+    wait_until(qtbot, lambda: view.tab.figures()["shown"] == 1)
+    view.tab.promote(0)
+    assert "CartPole-Live-cartpole-2" in [label.text() for label in view.findChildren(Label)]
+    view.tab.promote(None)
+    assert "Live wall" in [label.text() for label in view.findChildren(Label)]
 
 
 def test_a_snapshot_of_a_run_is_its_next_frame(view: LiveView, qtbot: QtBot, rings: MakeRing) -> None:
