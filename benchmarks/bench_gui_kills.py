@@ -96,7 +96,7 @@ def measure(kills: int) -> dict[str, Any]:
             counted = Counted(worker)
             for _ in range(kills):
                 before.append(counted.rate_over(PHASE_S))
-                window = open_window(graph)
+                window = graph.open_gui()
                 counted.until(lambda: is_watched(graph))
                 during.append(counted.rate_over(PHASE_S))
                 os.kill(window.pid, signal.SIGKILL)
@@ -113,13 +113,6 @@ def measure(kills: int) -> dict[str, Any]:
             sys.exit(f"not exact: {stored} stored, {at_least} counted; {accounts}")
     ratios = [later / earlier for earlier, later in zip(before, after, strict=True)]
     return {"before": before, "during": during, "after": after, "ratio": statistics.median(ratios), "stored": stored}
-
-
-def open_window(graph: RunningGraph) -> "subprocess.Popen[bytes]":
-    """`runlane gui`, offscreen."""
-    environment = {**graph.environment, "QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": str(graph.data_dir)}
-    command = [sys.executable, "-m", "runlane", "gui"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def main() -> None:

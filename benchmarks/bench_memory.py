@@ -77,10 +77,8 @@ def _disk_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def opened_gui(graph: RunningGraph) -> Generator[int]:
-    """`runlane gui`, offscreen, on its live page; its pid."""
-    environment = {**graph.environment, "QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": str(graph.data_dir)}
-    command = [sys.executable, "-m", "runlane", "gui"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as window:
+    """The GUI, on its live page; its pid."""
+    with graph.open_gui() as window:
         try:
             yield window.pid
             if window.poll() is not None:

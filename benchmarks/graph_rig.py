@@ -70,6 +70,12 @@ class RunningGraph:
         )
         return WorkerSession(info, self.worker.endpoint, self.settings, {})
 
+    def open_gui(self) -> "subprocess.Popen[bytes]":
+        """`runlane gui` on this graph, offscreen, remembering nothing of anybody's window."""
+        environment = {**self.environment, "QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": str(self.data_dir)}
+        command = [sys.executable, "-m", "runlane", "gui"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def record(self, steps: int) -> "Times":
         """Let a worker in a process of its own record so many as fast as it can; checks that all are there, once."""
         done = subprocess.run(
