@@ -5,7 +5,7 @@ So importing this costs a stranger's script next to nothing, also where telemetr
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from runlane.config import names
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from runlane.workers.session import WorkerSession
     from runlane.workers.unrecorded import DetachedSession
 
-Session: TypeAlias = "WorkerSession | DetachedSession"  # or a `ShownSession`, which is one
+# Or a `ShownSession`, which is one. No plain text, so that `Session | None` works at run time.
+Session: TypeAlias = Union["WorkerSession", "DetachedSession"]
 
 
 def attach(
@@ -43,9 +44,7 @@ def attach(
         return DetachedSession()
     from runlane.workers.opening import open_session
 
-    return open_session(
-        name, worker=worker, config=config, resume=resume, resumed_step=resumed_step, settings=settings
-    )
+    return open_session(name, worker=worker, config=config, resume=resume, resumed_step=resumed_step, settings=settings)
 
 
 def script_name() -> str:

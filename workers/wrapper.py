@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from runlane.workers.attach import Session, attach
 from runlane.workers.env_frames import VectorFrames, frames_of
+from runlane.workers.final_observation import LastObservation, LastObservations
 
 _monotonic_ns = time.monotonic_ns
 
@@ -34,7 +35,8 @@ def wrap(
 ) -> Any:
     """Return `env`, recording. Scalar and vector environments both; `env.session` is the session.
 
-    `with_observations` stores the observation each action was chosen on. `per_env_rows` stores a vector step as
+    `with_observations` stores the observation each action was chosen on, and of each episode the final one, too.
+    `per_env_rows` stores a vector step as
     n rows instead of one packed row. Closing the environment closes a session that `wrap` opened itself.
     Raises `TypeError` for anything but a Gymnasium environment.
     """
@@ -60,26 +62,26 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.session = session
         self._is_own = is_own
-        self._with_observations = with_observations
-        self._observation: Any = None
+        self._last = LastObservation(session) if with_observations else None
         self._lane = session.lane
         self._render = frames_of(env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset. An episode that had not ended is recorded as abandoned."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self.session.episode(outcome="abandoned")
-        if self._with_observations:
-            self._observation = observation
+        if self._last is None:
+            self.session.episode(outcome="abandoned")
+        else:
+            self._last.begin(observation)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, record, return what the environment returned."""
         result = self.env.step(action)
         observation, reward, terminated, truncated, _ = result
-        if self._with_observations:
-            self.session.step(action, reward, terminated, truncated, observation=self._observation)  # type: ignore[arg-type]
-            self._observation = observation
+        if (last := self._last) is not None:
+            self.session.step(action, reward, terminated, truncated, observation=last.observation)  # type: ignore[arg-type]
+            last.note(observation, is_end=bool(terminated or truncated))
         else:
             self.session.step(action, reward, terminated, truncated)  # type: ignore[arg-type]
         lane = self._lane
@@ -90,6 +92,8 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def close(self) -> None:
         """Close the environment, then the session if `wrap` opened it."""
         super().close()
+        if self._last is not None:
+            self._last.finish()
         if self._is_own:
             self.session.close()
 
@@ -102,11 +106,13 @@ class RecordedVectorEnv(VectorWrapper):
         super().__init__(env)
         self.session = session
         self._is_own = is_own
-        self._with_observations = with_observations
         self._per_env_rows = per_env_rows
-        self._observations: Any = None
         self._resets_next = autoreset_mode(env) is AutoresetMode.NEXT_STEP
         self._resets_same = autoreset_mode(env) is AutoresetMode.SAME_STEP
+        self._last: LastObservations | None = None
+        if with_observations:
+            ways = {"resets_next": self._resets_next, "resets_same": self._resets_same, "per_env": per_env_rows}
+            self._last = LastObservations(session, env.num_envs, **ways)
         self._has_ended = np.zeros(env.num_envs, bool)
         self._lane = session.lane
         self._frames = VectorFrames(env, session.fast_lane_settings)
@@ -118,24 +124,25 @@ class RecordedVectorEnv(VectorWrapper):
         """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
         mask = options.get("reset_mask") if options else None  # Gymnasium takes it out of the map
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # its hint forbids a list, its code takes one
-        if self._per_env_rows:
+        if self._last is not None:
+            self._last.begin(observations, mask)
+        elif self._per_env_rows:
             for index in range(self.num_envs) if mask is None else np.flatnonzero(mask):
                 self.session.episode(outcome="abandoned", env_index=int(index))
         else:
             self.session.abandon_vector_episodes(mask)
         self._has_ended[:] = False if mask is None else self._has_ended & ~np.asarray(mask, bool)
-        self._observations = _copy(observations) if self._with_observations else None
         return observations, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all, record, return what the environment returned."""
         result = self.env.step(actions)
-        observations, rewards, terminated, truncated, _ = result
+        observations, rewards, terminated, truncated, infos = result
         is_reset = self._has_ended.copy() if self._resets_next else None
         self._record(actions, rewards, terminated, truncated, is_reset)
         self._has_ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-        # A vector environment may write its next observations into the same array.
-        self._observations = _copy(observations) if self._with_observations else None
+        if self._last is not None:
+            self._last.note(observations, self._has_ended, is_reset, infos)
         lane = self._lane
         if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
             shown = self._frames.choose(lane.wants_tile)
@@ -147,10 +154,9 @@ class RecordedVectorEnv(VectorWrapper):
         return result
 
     def _record(self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any) -> None:
+        observed = None if self._last is None else self._last.observations
         if not self._per_env_rows:
-            self.session.step_vector(
-                actions, rewards, terminated, truncated, observations=self._observations, is_reset=is_reset
-            )
+            self.session.step_vector(actions, rewards, terminated, truncated, observations=observed, is_reset=is_reset)
             return
         for index in range(self.num_envs):
             self.session.step(
@@ -158,7 +164,7 @@ class RecordedVectorEnv(VectorWrapper):
                 float(rewards[index]),
                 bool(terminated[index]),
                 bool(truncated[index]),
-                observation=None if self._observations is None else self._observations[index],
+                observation=None if observed is None else observed[index],
                 env_index=index,
                 is_reset=is_reset is not None and bool(is_reset[index]),
             )
@@ -166,6 +172,8 @@ class RecordedVectorEnv(VectorWrapper):
     def close(self, **options: Any) -> None:
         """Close the environment, then the session if `wrap` opened it."""
         super().close(**options)
+        if self._last is not None:
+            self._last.finish()
         if self._is_own:
             self.session.close()
 
@@ -175,8 +183,3 @@ def autoreset_mode(env: Any) -> AutoresetMode:
     metadata: dict[str, Any] = env.metadata or {}
     mode = metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
-
-
-def _copy(observations: Any) -> Any:
-    """An array of one's own. What is no array (Dict and Tuple spaces) cannot be packed and is left alone."""
-    return observations.copy() if hasattr(observations, "dtype") else observations
