@@ -193,6 +193,7 @@ class EnvStream:
     def close(self) -> None:
         """The environment is closed or gone."""
         if not self.is_over and self.pid == os.getpid():
+            self.recorder.let_go()
             hooked_session.give_back(self.hooked)
         self.is_over = True
 
