@@ -16,6 +16,7 @@ ENV_COMMAND = "RUNLANE_COMMAND"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
 ENV_DISABLED = "RUNLANE_DISABLED"
+ENV_COMPAT = "RUNLANE_COMPAT"
 
 CONTEXT_VARIABLES = {
     ENV_CONFIG: "settings file, when --config is not given",
@@ -31,6 +32,7 @@ CONTEXT_VARIABLES = {
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
+    ENV_COMPAT: "1 lets a script written for Gymnasium 0.29 run on Gymnasium 1.x",
 }
 
 # What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.
