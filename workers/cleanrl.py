@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         source = Path(options.script).read_bytes()
     except OSError as error:
-        sys.stderr.write(f"runlane.workers.cleanrl: cannot read {options.script}: {error.strerror}; give a script's path\n")
+        sys.stderr.write(f"cannot read {options.script}: {error.strerror}; give a script's path\n")
         return BAD_OPTIONS
     atexit.register(_end_as_interrupted)  # before anybody's, so after everybody's
     arm(options)

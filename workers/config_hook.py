@@ -5,15 +5,12 @@ launcher or a child of `multiprocessing` parses is nobody's hyper-parameter. Imp
 `runlane run` reads a command line and trains nothing.
 """
 
-import dataclasses
 import functools
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from runlane.config import log_ids
-from runlane.transport.log import log_event
 from runlane.workers import hooked_session
 from runlane.workers.replaced_call import Call, argument_of, replace_call
 from runlane.workers.secret import masked
@@ -93,7 +90,7 @@ def _is_of_others(frames: int) -> bool:
 def _note(result: Any) -> None:
     """Tell the run what was parsed: a namespace or an object, or a tuple of it and the arguments nobody knew."""
     try:
-        found: Any = cast("tuple[Any, ...]", result)[0] if isinstance(result, tuple) and result else result
+        found: Any = result[0] if isinstance(result, tuple) and result else result  # pyright: ignore[reportUnknownVariableType]
         values = _fields_of(found)
         if values:
             hooked_session.note_config(masked(values))
@@ -112,7 +109,8 @@ def _fields_of(found: Any, depth: int = 0) -> dict[str, Any]:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    if depth < MAX_DEPTH and (isinstance(value, Mapping) or _is_dataclass(value) or type(value).__name__ == "Namespace"):
+    is_group = isinstance(value, Mapping) or _is_dataclass(value) or type(value).__name__ == "Namespace"
+    if depth < MAX_DEPTH and is_group:
         return _fields_of(value, depth)
     return value
 

@@ -6,6 +6,10 @@ arrays, wrappers got other names and arguments. This puts back what such scripts
 episodes for the same seed. It changes what they compute as well as 0.29 would: statistics are float64, as they were.
 """
 
+# The classes this derives from have no types here: what they are depends on the version.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportCallIssue=false
+
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -16,11 +20,11 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import vector as vector_wrappers
-from gymnasium.wrappers.utils import RunningMeanStd
 
 _Wrapper: Any = gymnasium.Wrapper
 _wrappers: Any = gymnasium.wrappers
 _vector: Any = gymnasium.vector
+_RunningMeanStd: Any = import_module("gymnasium.wrappers.utils").RunningMeanStd
 _FIRST_VERSION = 1
 _DONE = "_runlane_compat"
 
@@ -145,7 +149,7 @@ class _OfVectorToo:
         return super().__new__(cls)
 
 
-class RecordEpisodeStatistics(_OfVectorToo, _Wrapper, RecordConstructorArgs):
+class RecordEpisodeStatistics(_OfVectorToo, _Wrapper, RecordConstructorArgs):  # type: ignore[misc]
     """`info["episode"]` with arrays of one element, and the queues that 0.29 had."""
 
     def __init__(self, env: Any, deque_size: int = 100) -> None:
@@ -176,7 +180,7 @@ class RecordEpisodeStatistics(_OfVectorToo, _Wrapper, RecordConstructorArgs):
         """Step and count; the step that ends an episode tells of it."""
         result = self.env.step(action)
         _, reward, terminated, truncated, info = result
-        self.episode_returns += np.float32(reward)  # type: ignore[arg-type]
+        self.episode_returns += np.float32(reward)
         self.episode_lengths += 1
         if terminated or truncated:
             seconds = np.round(_seconds() - self.episode_start_times, 6)
@@ -188,14 +192,14 @@ class RecordEpisodeStatistics(_OfVectorToo, _Wrapper, RecordConstructorArgs):
         return result
 
 
-class NormalizeObservation(_OfVectorToo, _Wrapper, RecordConstructorArgs):
+class NormalizeObservation(_OfVectorToo, _Wrapper, RecordConstructorArgs):  # type: ignore[misc]
     """Running mean and variance in float64, and observations of that type, as in 0.29."""
 
     def __init__(self, env: Any, epsilon: float = 1e-8) -> None:
         """`epsilon` keeps the division away from zero."""
         RecordConstructorArgs.__init__(self, epsilon=epsilon)
         _Wrapper.__init__(self, env)
-        self.obs_rms = RunningMeanStd(shape=env.observation_space.shape)
+        self.obs_rms = _RunningMeanStd(shape=env.observation_space.shape)
         self.epsilon = epsilon
 
     def reset(self, **options: Any) -> Any:

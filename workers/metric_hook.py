@@ -76,7 +76,7 @@ def _recording_several(add_scalars: Call) -> Call:
         given: Any = argument_of(arguments, options, 1, "tag_scalar_dict")
         named: dict[str, Any] = {}
         if isinstance(given, Mapping):
-            parts = cast("Mapping[Any, Any]", given)
+            parts = cast("Mapping[str, Any]", given)
             named = {f"{tag}/{part}": value for part, value in parts.items()}
         result, values = _calling(add_scalars, named, writer, *arguments, **options)
         _record(values, argument_of(arguments, options, 2, "global_step"))

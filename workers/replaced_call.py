@@ -9,7 +9,8 @@ MARK = "_runlane_original"
 
 def replace_call(owner: Any, name: str, make: Callable[[Call], Call]) -> None:
     """Replace `owner.name` by what `make` makes of it; nothing where it is not defined there, or replaced already."""
-    original: Any = vars(owner).get(name) if owner is not None else None
+    found: dict[str, Any] = {} if owner is None else dict(vars(owner))
+    original = found.get(name)
     if not callable(original) or hasattr(original, MARK):
         return
     replacement = make(original)

@@ -43,7 +43,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--algo", choices=sorted(ALGORITHMS), default="ppo")
     add("--env", default="CartPole-v1", help="id of a Gymnasium environment")
-    add("--steps", type=int, default=50_000, help="environment steps, over all environments; the last rollout is finished")
+    add("--steps", type=int, default=50_000, help="of all environments; the last rollout is finished")
     add("--seed", type=int, default=0)
     add("--envs", type=int, default=4, help="how many environments")
     add("--vec", choices=sorted(VEC_ENVS), default="dummy", help="environments in this process, or one process each")

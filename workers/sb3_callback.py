@@ -47,7 +47,7 @@ class RunlaneCallback(_callbacks.BaseCallback):  # type: ignore[misc]
 
         To the model's hyper-parameters `config` adds yours.
         """
-        super().__init__(verbose)
+        _callbacks.BaseCallback.__init__(self, verbose)
         self.session = session
         self.faults = 0
         self._options = {"name": name, "worker": worker}

@@ -18,14 +18,15 @@ def config_of(model: Any, total_timesteps: Any = None) -> dict[str, Any]:
     }
     if isinstance(total_timesteps, int):
         found["total_timesteps"] = total_timesteps
-    for name in _parameters_of(type(model)):
+    kind: Any = type(model)
+    for name in _parameters_of(kind):
         if name not in _LEFT_OUT and hasattr(model, name):
             found[name] = _plain(getattr(model, name))
     found["environment"] = _environment_of(model)
     return found
 
 
-def _parameters_of(kind: type) -> list[str]:
+def _parameters_of(kind: Any) -> list[str]:
     try:
         return list(inspect.signature(kind).parameters)
     except (TypeError, ValueError):  # a subclass of somebody's own, of odd make
@@ -53,7 +54,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Mapping):
-        pairs = cast("Mapping[Any, Any]", value)
+        pairs = cast("Mapping[str, Any]", value)
         return {str(name): _plain(each) for name, each in pairs.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in cast("list[Any]", value)]

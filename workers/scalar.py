@@ -42,7 +42,8 @@ def number_of(value: Any) -> float | None:
         if isinstance(value, numbers.Real):  # also NumPy's, but for its truth values
             return float(value)
         if isinstance(value, np.generic | np.ndarray):
-            return float(value.reshape(-1)[0]) if value.size == 1 and value.dtype.kind in _NUMERIC else None
+            array: Any = np.asarray(value)
+            return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in _NUMERIC else None
         torch: Any = sys.modules.get("torch")
         if torch is None or not isinstance(value, torch.Tensor):
             return None

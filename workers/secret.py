@@ -1,5 +1,6 @@
 """Secret: values that must not come into a database, told by the names they have."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -25,7 +26,7 @@ _PAIRS = {("api", "key"), ("access", "key"), ("private", "key"), ("auth", "key")
 def is_secret(name: str) -> bool:
     """Whether a name looks like that of a password, a token or a key: `wandb_api_key`, `hfToken`, not `tokens`."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    return not _SINGLE.isdisjoint(words) or any(pair in _PAIRS for pair in zip(words, words[1:], strict=False))
+    return not _SINGLE.isdisjoint(words) or any(pair in _PAIRS for pair in itertools.pairwise(words))
 
 
 def masked(values: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -35,7 +36,7 @@ def masked(values: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _masked(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        return masked(cast("Mapping[Any, Any]", value))
+        return masked(cast("Mapping[str, Any]", value))
     if isinstance(value, list | tuple):
         return [_masked(name, each) for each in cast("list[Any]", value)]
     return MASK if isinstance(value, str | bytes) and value and is_secret(name) else value

@@ -1,6 +1,6 @@
 # pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportOptionalMemberAccess=false, reportIndexIssue=false
-"""As CleanRL writes them for Gymnasium 0.29.1: continuous actions and the whole chain of wrappers, on Pendulum. Small."""
+"""As CleanRL writes them for Gymnasium 0.29.1: PPO-like, continuous, with all its wrappers. Small."""
 
 import argparse
 

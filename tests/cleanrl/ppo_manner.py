@@ -3,7 +3,6 @@
 """A training as CleanRL writes them for Gymnasium 0.29.1: PPO on CartPole, one file, nothing of runlane. Small."""
 
 import argparse
-import os
 import random
 import time
 
@@ -17,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 def parse_args():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--exp-name", default=os.path.basename(__file__)[: -len(".py")])
+    parser.add_argument("--exp-name", default="ppo")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--env-id", default="CartPole-v1")
     parser.add_argument("--total-timesteps", type=int, default=2048)
