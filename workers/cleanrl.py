@@ -58,6 +58,8 @@ def become(script: str, arguments: list[str]) -> ModuleType:
         "__loader__": SourceFileLoader("__main__", path),
         "__cached__": None,
     }
+    if "__annotations__" in vars(sys.modules["__main__"]):  # up to Python 3.13
+        facts["__annotations__"] = {}
     vars(main).update(facts)
     _kept.append(sys.modules["__main__"])
     sys.modules["__main__"] = main
@@ -79,7 +81,7 @@ def run(main: ModuleType, source: bytes) -> int:
         trace = error.__traceback__
         shown = trace.tb_next if trace is not None else None
         sys.last_type, sys.last_value, sys.last_traceback = type(error), error, shown
-        vars(sys)["last_exc"] = error  # from Python 3.12 on
+        setattr(sys, "last_exc", error)  # noqa: B010  known to Python from 3.12 on
         sys.excepthook(type(error), error.with_traceback(shown), shown)
         if isinstance(error, KeyboardInterrupt):
             _interrupted.append(error)

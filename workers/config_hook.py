@@ -100,20 +100,21 @@ def _note(result: Any) -> None:
 
 def _fields_of(found: Any, depth: int = 0) -> dict[str, Any]:
     """The fields of a namespace, dataclass or mapping; those that are such objects as maps, too."""
-    attributes: Any = found if isinstance(found, Mapping) else None
     if _is_dataclass(found):
         attributes = {name: getattr(found, name, None) for name in found.__dataclass_fields__}
-    elif attributes is None:
-        attributes = getattr(found, "__dict__", {})
-    return {str(name): _plain(value, depth + 1) for name, value in dict(attributes).items()}
+    else:
+        attributes = dict(found if _is_mapping(found) else getattr(found, "__dict__", {}))
+    return {str(name): _plain(value, depth + 1) for name, value in attributes.items()}
 
 
 def _plain(value: Any, depth: int) -> Any:
-    is_group = isinstance(value, Mapping) or _is_dataclass(value) or type(value).__name__ == "Namespace"
-    if depth < MAX_DEPTH and is_group:
-        return _fields_of(value, depth)
-    return value
+    is_group = _is_mapping(value) or _is_dataclass(value) or type(value).__name__ == "Namespace"
+    return _fields_of(value, depth) if is_group and depth < MAX_DEPTH else value
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _is_dataclass(value: Any) -> bool:
-    return hasattr(type(value), "__dataclass_fields__")
+    return hasattr(value.__class__, "__dataclass_fields__")

@@ -9,8 +9,7 @@ MARK = "_runlane_original"
 
 def replace_call(owner: Any, name: str, make: Callable[[Call], Call]) -> None:
     """Replace `owner.name` by what `make` makes of it; nothing where it is not defined there, or replaced already."""
-    found: dict[str, Any] = {} if owner is None else dict(vars(owner))
-    original = found.get(name)
+    original: Any = getattr(owner, "__dict__", {}).get(name)
     if not callable(original) or hasattr(original, MARK):
         return
     replacement = make(original)

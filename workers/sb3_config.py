@@ -18,17 +18,16 @@ def config_of(model: Any, total_timesteps: Any = None) -> dict[str, Any]:
     }
     if isinstance(total_timesteps, int):
         found["total_timesteps"] = total_timesteps
-    kind: Any = type(model)
-    for name in _parameters_of(kind):
+    for name in _parameters_of(model):
         if name not in _LEFT_OUT and hasattr(model, name):
             found[name] = _plain(getattr(model, name))
     found["environment"] = _environment_of(model)
     return found
 
 
-def _parameters_of(kind: Any) -> list[str]:
+def _parameters_of(model: Any) -> list[str]:
     try:
-        return list(inspect.signature(kind).parameters)
+        return list(inspect.signature(model.__class__).parameters)
     except (TypeError, ValueError):  # a subclass of somebody's own, of odd make
         return []
 

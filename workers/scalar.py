@@ -41,9 +41,8 @@ def number_of(value: Any) -> float | None:
     try:
         if isinstance(value, numbers.Real):  # also NumPy's, but for its truth values
             return float(value)
-        if isinstance(value, np.generic | np.ndarray):
-            array: Any = np.asarray(value)
-            return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in _NUMERIC else None
+        if _is_array(value):
+            return float(value.reshape(-1)[0]) if value.size == 1 and value.dtype.kind in _NUMERIC else None
         torch: Any = sys.modules.get("torch")
         if torch is None or not isinstance(value, torch.Tensor):
             return None
@@ -77,6 +76,10 @@ def record_scalars(session: "Session", values: Mapping[Any, Any], step: Any) -> 
     found = numbers_of(values.items())
     if found:
         session.metrics(found, step_of(step))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.generic | np.ndarray)
 
 
 def _device_of(value: Any) -> str:

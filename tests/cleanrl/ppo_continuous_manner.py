@@ -1,5 +1,5 @@
 # pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
-# pyright: reportCallIssue=false, reportOptionalMemberAccess=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportOptionalMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false
 """As CleanRL writes them for Gymnasium 0.29.1: PPO-like, continuous, with all its wrappers. Small."""
 
 import argparse
