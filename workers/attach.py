@@ -72,6 +72,23 @@ def attach(
     return session
 
 
+def attach_beside(first: Session, worker: str) -> Session:
+    """Another stream of the run of `first`, for a worker beside it: as for the next agent of one environment.
+
+    As little as `attach` does it stop training: where no stream can be opened, the session does nothing.
+    """
+    try:
+        check_name(worker, "worker")
+        session = first.beside(worker)
+    except (RunlaneError, OSError, RuntimeError) as error:
+        log_event(log_ids.WORKER_DETACHED, reason=str(error))
+        return DetachedSession()
+    if isinstance(session, WorkerSession):
+        info = session.info
+        log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
+    return session
+
+
 def _open(
     settings: Settings,
     name: str | None,

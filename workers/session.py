@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 from zlib import adler32
 
+import msgspec
 import numpy as np
 
 from runlane.config.settings import Settings
+from runlane.transport.identity import new_stream_id
 from runlane.transport.messages import StreamInfo
 from runlane.transport.records import (
     HUMAN,
@@ -325,6 +327,12 @@ class WorkerSession(EpisodeWriter):
             "log",
             lambda seq: LogRecord(seq, _time_ns(), short_text(level, MAX_NAME_CHARACTERS), short_text(text)),
         )
+
+    def beside(self, worker: str) -> "WorkerSession":
+        """Another stream of the same run, for another worker. Use `attach_beside()` instead of this."""
+        changes = {"stream": new_stream_id(), "worker": worker, "pid": os.getpid(), "started_ns": _time_ns()}
+        info = msgspec.structs.replace(self.info, **changes, schemas=[], forked_from="")
+        return WorkerSession(info, self._endpoint, self._settings, self._facts)
 
     def close(self, state: RunState = "finished") -> bool:
         """Send everything and wait for the last ack at most `session.close_s`; True when all is committed.
