@@ -27,10 +27,10 @@ from typing import Any, TypeVar, cast
 from runlane.config import log_ids, names
 from runlane.transport.log import log_event
 from runlane.transport.records import Outcome
-from runlane.workers.attach import Session, attach, attach_beside, script_name
+from runlane.workers.attachment import Session, attach, attach_beside, script_name
 from runlane.workers.env_frames import frames_of
+from runlane.workers.hooked_session import MAX_WORKER
 
-MAX_WORKER = 32  # characters, as `check_name` allows
 MAX_AGENT = 20
 MAKE = 'make it with render_mode="rgb_array"'
 
@@ -51,7 +51,7 @@ class AgentStreams:
     ) -> None:
         """Nothing is opened yet. A `session` that is given becomes the first agent's, under the name it has."""
         self._name, self._config = name, config
-        self._worker = worker or os.environ.get(names.ENV_WORKER_NAME) or script_name()
+        self._worker = worker or base_name()
         self._given = session
         self._taken: set[str] = set()
         self._first: Session | None = None
@@ -59,18 +59,22 @@ class AgentStreams:
 
     def open(self, agent: Hashable) -> Session:
         """The session of an agent, opened if it has none."""
-        worker = worker_of(self._worker, agent, self._taken)
         first = self._first
-        if first is not None:
-            found = attach_beside(first, worker)
-        elif self._given is not None:
-            found = self._given
+        if first is None:
+            found = self._first = self._open_first(agent)
         else:
-            found = attach(self._name, worker=worker, config=self._config)
-        self._first = first or found
-        self._taken.add(worker)
+            found = attach_beside(first, self._worker_of(agent))
         self.sessions[agent] = found
         return found
+
+    def _open_first(self, agent: Hashable) -> Session:
+        worker = self._worker_of(agent)
+        return self._given or attach(self._name, worker=worker, config=self._config)
+
+    def _worker_of(self, agent: Hashable) -> str:
+        worker = worker_of(self._worker, agent, self._taken)
+        self._taken.add(worker)
+        return worker
 
     def close(self) -> None:
         """Close every session, but for one that was given."""
@@ -79,10 +83,20 @@ class AgentStreams:
                 session.close()
 
 
+def base_name() -> str:
+    """What the names of a process's workers begin with."""
+    return os.environ.get(names.ENV_WORKER_NAME) or script_name()
+
+
+def plain_agent(agent: Hashable) -> str:
+    """An agent's name in few and plain letters."""
+    marks = (mark if mark.isascii() and (mark.isalnum() or mark in "_-.") else "-" for mark in str(agent))
+    return "".join(marks).strip("-.")[-MAX_AGENT:] or "agent"
+
+
 def worker_of(base: str, agent: Hashable, taken: "set[str]") -> str:
     """A plain worker name for an agent, like none of those taken."""
-    marks = (mark if mark.isascii() and (mark.isalnum() or mark in "_-.") else "-" for mark in str(agent))
-    plain = "".join(marks).strip("-.")[-MAX_AGENT:] or "agent"
+    plain = plain_agent(agent)
     found = name = f"{base[: MAX_WORKER - 1 - len(plain)]}-{plain}"
     number = 1
     while found in taken:
@@ -197,7 +211,12 @@ class AgentRecorder:
     def finish(self) -> None:
         """The environment is closed, gone, or the interpreter ends: nothing more will come of this episode."""
         self._finish()
+
+    def close(self) -> None:
+        """As `finish`, and close the sessions."""
+        self.finish()
         atexit.unregister(self.finish)
+        self.streams.close()
 
     def _finish(self) -> None:
         for agent in self._agents.values():
@@ -243,7 +262,9 @@ class TurnRecorder(AgentRecorder):
 
     @never_raising
     def note_step(self, env: Any, acted: Hashable, action: Any) -> None:
-        """The agent whose turn it was has acted, and the turn has passed on."""
+        """The agent whose turn it was has acted, and the turn has passed on. None: there was nobody left to act."""
+        if acted is None:
+            return
         if self._opening is not None:
             first, reward = self._opening
             self._agent(env, first).carried = reward
@@ -347,6 +368,17 @@ class ParallelRecorder(AgentRecorder):
         if self._with_observations:
             self._observations = dict(observations)
         self._show(env)
+
+
+def turn_of(env: Any) -> Hashable:
+    """The agent that a step would be of; None before the first reset, which then raises what it raises, and at the end."""
+    turn = getattr(env, "agent_selection", None)
+    return turn if turn in getattr(env, "agents", ()) else None
+
+
+def alive_in(env: Any) -> "frozenset[Hashable]":
+    """The agents that can act."""
+    return frozenset(getattr(env, "agents", ()))
 
 
 def plain_observation(observation: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 from pettingzoo.utils.env import AECEnv, ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper, BaseWrapper
 
-from runlane.workers.agent_recorder import AgentStreams, ParallelRecorder, TurnRecorder
-from runlane.workers.attach import Session
+from runlane.workers import hooked_session
+from runlane.workers.agent_recorder import AgentStreams, ParallelRecorder, TurnRecorder, alive_in, turn_of
+from runlane.workers.attachment import Session
 
 
 def wrap(
@@ -26,8 +27,10 @@ def wrap(
     """Return `env`, recording: one stream per agent, opened when the agent first has its turn, all of one run.
 
     `worker` is what their names begin with; the agent's own name follows. A `session` that is given records the first
-    agent, and is left open by `env.close()`. `env.session_of(agent)` is an agent's session.
+    agent, and is left open by `env.close()`. `env.session_of(agent)` is an agent's session. What is wrapped here is not
+    recorded a second time where the script runs under `runlane run`.
     """
+    hooked_session.leave(env)
     streams = AgentStreams(name or str(env), worker, config, session)
     if isinstance(env, ParallelEnv):
         return RecordedParallelEnv(env, streams, with_observations)
@@ -65,7 +68,7 @@ class RecordedAECEnv(BaseWrapper[Any, Any, Any]):
 
     def step(self, action: Any) -> None:
         """Step, and record what has come of the step that the next agent made before."""
-        acted = getattr(self.env, "agent_selection", None)  # before the first reset it raises what it raises
+        acted = turn_of(self.env)
         self.env.step(action)
         self._recorder.note_step(self.env, acted, action)
 
@@ -89,8 +92,7 @@ class RecordedAECEnv(BaseWrapper[Any, Any, Any]):
     def close(self) -> None:
         """Close the environment, then the sessions that `wrap` opened."""
         self.env.close()
-        self._recorder.finish()
-        self._recorder.streams.close()
+        self._recorder.close()
 
     def __str__(self) -> str:
         """The environment's own name."""
@@ -127,7 +129,7 @@ class RecordedParallelEnv(BaseParallelWrapper[Any, Any, Any]):
 
     def step(self, actions: Any) -> Any:
         """Step, record, return what the environment returned."""
-        alive = frozenset(getattr(self.env, "agents", ()))
+        alive = alive_in(self.env)
         result = self.env.step(actions)
         self._recorder.note_step(self.env, alive, actions, result)
         return result
@@ -135,8 +137,7 @@ class RecordedParallelEnv(BaseParallelWrapper[Any, Any, Any]):
     def close(self) -> None:
         """Close the environment, then the sessions that `wrap` opened."""
         self.env.close()
-        self._recorder.finish()
-        self._recorder.streams.close()
+        self._recorder.close()
 
     def __str__(self) -> str:
         """The environment's own name."""

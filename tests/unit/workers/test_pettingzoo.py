@@ -21,6 +21,14 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "tests/process/agent_games.py"
 GAMES = ("tictactoe", "rps", "relay", "relay left", "parallel rps", "crowd", "crowd in turns", "copies")
 
+HOOKED = """
+import runpy, sys
+from runlane.workers.zero_edit import arm
+arm()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 class Player:
     """Runs the games in the interpreter that has PettingZoo, with the rig's receiver as their proxy."""
@@ -86,6 +94,21 @@ def test_a_wrapped_environment_is_recorded_as_the_script_counts_it(player: Playe
     told = player.play(game, "wrap")
     assert player.recorded() == _counted(told)
     assert told == player.play(game, "", is_recorded=False), "the script sees another world"
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_a_script_that_nobody_edited_is_recorded_as_it_counts(player: Player, game: str) -> None:
+    """With the hook as `runlane run` puts it in: the same rows, and what the script sees and prints is the same."""
+    done = player.run("-c", HOOKED, str(SCRIPT), game)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert player.recorded() == _counted(told)
+    assert done.stdout == player.run(str(SCRIPT), game, is_recorded=False).stdout
+
+
+def test_a_wrapped_environment_is_not_hooked_a_second_time(player: Player) -> None:
+    """Each step once, whatever hooks are there."""
+    told = json.loads(player.run("-c", HOOKED, str(SCRIPT), "tictactoe", "wrap").stdout.splitlines()[-1])
+    assert player.recorded() == _counted(told)
 
 
 def test_worker_names_are_plain_short_and_each_its_own() -> None:
