@@ -3,5 +3,4 @@
 +turn(_) <- !wander.
 
 +!wander : choices(Count) <-
-    .random(Share);
-    .act(Share * Count).
+    .act(.random * Count).
