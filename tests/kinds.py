@@ -15,7 +15,7 @@ VENVS = Path(os.environ.get("RUNLANE_VENVS", str(ROOT / ".venvs"))).absolute()  
 
 
 def interpreter_of(kind: str, *modules: str) -> Path:
-    """The interpreter of a kind; ours, where it has `modules`. Without either the test is skipped, saying how to mend it.
+    """The interpreter of a kind; ours, where it has `modules`. Without either the test is skipped, with the remedy.
 
     The path is that of the link in the environment: what it leads to would not know the environment's packages.
     """

@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runlane.workers import hooked_session
-from runlane.workers.gymnasium_hook import MARK, hook_family, hooked, layer_of, place
+from runlane.workers.gymnasium_hook import MARK, hooked, layer_of, patch_family, place
 from runlane.workers.layer_table import LayerTable
 
 if TYPE_CHECKING:
@@ -26,8 +26,11 @@ _gone: "list[HookedAgents]" = []
 
 def patch_env(module: ModuleType) -> None:
     """`pettingzoo.utils.env` has been executed: hook its environments, and all that will be derived from them."""
-    hook_family(module.AECEnv, functools.partial(_patch_class, module.AECEnv, call_turn))
-    hook_family(module.ParallelEnv, functools.partial(_patch_class, module.ParallelEnv, call_parallel))
+    hooked_session.mark_armed()
+    for base, call_step in ((module.AECEnv, call_turn), (module.ParallelEnv, call_parallel)):
+        if MARK not in vars(base):
+            setattr(base, MARK, True)
+            patch_family(base, functools.partial(_patch_class, base, call_step))
 
 
 def _patch_class(base: type, call_step: Callable[..., Any], each: type) -> None:
