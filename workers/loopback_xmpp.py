@@ -63,6 +63,8 @@ class LoopbackXmpp:
         parameters: Any = import_module("pyjabber.server_parameters").Parameters
         app_config: Any = import_module("pyjabber.AppConfig")
         import_module("loguru").logger.disable("pyjabber")
+        # Made by the mere import, for files that nobody uploads here.
+        shutil.rmtree(import_module("pyjabber.plugins.xep_0363.upload_server").TEMP_DIR, ignore_errors=True)
         authority = Path(server_module.SERVER_FILE_PATH) / "network" / "certs"
         for name in ("ca_cert.pem", "ca_key.pem"):  # its own place may be one where nothing can be written
             shutil.copy(authority / name, self._certificates)

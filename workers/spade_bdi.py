@@ -1,8 +1,8 @@
 """A worker that is a BDI agent: it lives in SPADE, thinks in AgentSpeak, and acts in a Gymnasium environment.
 
 Its program (an `.asl` file) is told what it stands on as beliefs, and makes each step by the internal action
-`.act(Action)`. Steps are recorded with the beliefs and intentions they were made with; what comes and goes among the
-beliefs, and every message of the agent, is a log line.
+`.act(Action)`; `.pick(N, Number)` draws a number from 0 to N - 1. Steps are recorded with the beliefs and intentions
+they were made with; what comes and goes among the beliefs, and every message of the agent, is a log line.
 
     python -m runlane.workers.spade_bdi --episodes 200 --env FrozenLake-v1
 
@@ -21,8 +21,8 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
-import random
 import signal
 import sys
 import time
@@ -50,7 +50,36 @@ USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
 
 class AgentError(Exception):
-    """What ends the worker with one line."""
+    """What ends the worker with one line, and its exit status."""
+
+    def __init__(self, text: str, status: int = USAGE) -> None:
+        """Of what was asked for; one of the running agent gives its own status."""
+        super().__init__(text)
+        self.status = status
+
+
+class Refusal(logging.Handler):
+    """Keeps the first error that the interpreter of AgentSpeak tells, in one line: with its place in the program."""
+
+    first = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The rest are its consequences."""
+        if self.first or record.levelno < logging.ERROR:
+            return
+        place: Any = record.__dict__.get("loc")
+        error = record.exc_info[1] if record.exc_info else None
+        text = f"{type(error).__name__}: {error}" if error is not None else record.getMessage()
+        self.first = f"{place.filename}:{place.lineno}: {text}" if place else text
+
+    def listen(self) -> None:
+        """Take the place of what prints them with their tracebacks."""
+        logging.getLogger("spade.behaviour").setLevel(logging.CRITICAL)  # it would print them again
+        known: dict[str, Any] = logging.Logger.manager.loggerDict
+        for logger in [each for name, each in known.items() if name.startswith("agentspeak")]:
+            if isinstance(logger, logging.Logger):
+                logger.handlers[:] = [self]
+                logger.propagate = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +125,7 @@ class Walk:
         self._return = 0.0
         self._is_open = False  # it is the agent's turn
         self._messages = 0
+        self._rng = np.random.default_rng(options.seed)
 
     def begin(self, agent: Any) -> None:
         """The agent has its program; tell it where it stands."""
@@ -111,8 +141,9 @@ class Walk:
         """One step, asked for by the program."""
         if not self._is_open:
             return  # the last episode is over, or two plans have acted in one turn
-        if not isinstance(action, int | float):
-            raise AgentError(f".act({action}) is no action: give a number from 0 to {self._env.action_space.n - 1}")
+        count = int(self._env.action_space.n)
+        if not (isinstance(action, int | float) and 0 <= action < count):
+            raise ValueError(f".act({action}) is no action here: give a number from 0 to {count - 1}")
         beliefs = self._tell_beliefs()
         observation, reward, terminated, truncated, _ = self._env.step(int(action))
         reward = float(reward)
@@ -135,6 +166,10 @@ class Walk:
             self._reset(None)
         else:
             self.is_done.set()
+
+    def pick(self, count: int) -> int:
+        """A number below `count`, for a program that leaves it to chance."""
+        return int(self._rng.integers(count))
 
     def _reset(self, seed: int | None) -> None:
         observation, _ = self._env.reset(seed=seed)
@@ -184,7 +219,7 @@ def _plans_of(agent: Any) -> int:
 # ---- the agent -------------------------------------------------------------------------------------------
 
 
-def make_agent(walk: Walk, program: Path, port: int) -> Any:
+def make_agent(walk: Walk, program: Path, port: int, refusal: Refusal) -> Any:
     """A SPADE agent with this program, whose `.act` walks."""
     agentspeak: Any = import_module("agentspeak")
     actions = agentspeak.Actions(import_module("agentspeak.stdlib").actions)
@@ -195,40 +230,48 @@ def make_agent(walk: Walk, program: Path, port: int) -> Any:
         walk.act(action, [str(goal.head_term) for stack in agent.intentions for goal in stack])
         yield
 
+    @actions.add(".pick", 2)  # type: ignore[untyped-decorator]
+    def pick(_: Any, term: Any, intention: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+        picked = walk.pick(int(agentspeak.grounded(term.args[0], intention.scope)))
+        if agentspeak.unify(term.args[1], picked, intention.scope, intention.stack):
+            yield
+
     try:
         return import_module("spade_bdi.bdi").BDIAgent(
             f"walker@{HOST}", "unseen", str(program), actions=actions, port=port
         )
     except agentspeak.AggregatedError as error:
-        raise AgentError(f"the program {program} cannot be read: {error}") from None
+        raise AgentError(f"the program cannot be read: {refusal.first or error}") from None
 
 
 async def live(walk: Walk, program: Path, is_stopping: asyncio.Event) -> None:
     """From the server's start to its end: connect, walk until the last episode, leave."""
+    refusal = Refusal()
+    refusal.listen()
     async with LoopbackXmpp() as server:
-        agent = make_agent(walk, program, server.port)
+        agent = make_agent(walk, program, server.port, refusal)
         await agent.start()
         try:
             walk.begin(agent)
             walk.acted_s = time.monotonic()
-            await _watch(walk, agent, is_stopping)
+            await _watch(walk, agent, is_stopping, refusal)
         finally:
             await agent.stop()
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(agent.bdi.join(), 2.0)
 
 
-async def _watch(walk: Walk, agent: Any, is_stopping: asyncio.Event) -> None:
+async def _watch(walk: Walk, agent: Any, is_stopping: asyncio.Event, refusal: Refusal) -> None:
     """Wait for the end; an agent that has died, or has no plan, would let us wait for ever."""
     ends = [asyncio.ensure_future(walk.is_done.wait()), asyncio.ensure_future(is_stopping.wait())]
     try:
         while not (walk.is_done.is_set() or is_stopping.is_set()):
             await asyncio.wait(ends, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
             if agent.bdi.is_killed() and not walk.is_done.is_set():
-                error = agent.bdi.exit_code
-                raise AgentError(f"the program has failed: {type(error).__name__}: {error}")
+                raise AgentError(f"the program has failed: {refusal.first or agent.bdi.exit_code}", FAILED)
             if time.monotonic() - walk.acted_s > PATIENCE_S:
-                raise AgentError(f"no step for {PATIENCE_S:.0f} s: the program has no plan for what it is told")
+                text = f"no step for {PATIENCE_S:.0f} s: the program has no plan for what it is told"
+                raise AgentError(text, FAILED)
     finally:
         for end in ends:
             end.cancel()
@@ -315,7 +358,6 @@ def train(options: Options) -> tuple[Tally, bool]:
     need_packages()
     program = program_of(options)
     env = make_env(options)
-    random.seed(options.seed)  # `.random()` of a program
     config = {**asdict(options), "program": program.name}
     lane = attach(f"{WORKER} {options.env}", worker=os.environ.get(names.ENV_WORKER_NAME) or WORKER, config=config)
     walk = Walk(env, options, lane)
@@ -346,7 +388,7 @@ def main(argv: list[str] | None = None) -> int:
         tally, is_whole = train(options)
     except AgentError as error:
         sys.stderr.write(f"runlane: {error}\n")
-        return USAGE
+        return error.status
     except KeyboardInterrupt:
         return INTERRUPTED
     sys.stdout.write(
