@@ -20,6 +20,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGABRT, signal.SIGTERM)
 _WITHOUT = "urn:xmpp:http:upload:0"  # serves files on a port of its own
 
 
+def import_server() -> Any:
+    """pyjabber's module, silent, and without the directory that its mere import makes for files nobody uploads here."""
+    found: Any = import_module("pyjabber.server")
+    import_module("loguru").logger.disable("pyjabber")
+    shutil.rmtree(import_module("pyjabber.plugins.xep_0363.upload_server").TEMP_DIR, ignore_errors=True)
+    return found
+
+
 class LoopbackXmpp:
     """`async with` it, in the thread of the event loop. `port` is where agents connect."""
 
@@ -59,12 +67,9 @@ class LoopbackXmpp:
         shutil.rmtree(self._certificates, ignore_errors=True)
 
     def _make(self) -> Any:
-        server_module: Any = import_module("pyjabber.server")
+        server_module = import_server()
         parameters: Any = import_module("pyjabber.server_parameters").Parameters
         app_config: Any = import_module("pyjabber.AppConfig")
-        import_module("loguru").logger.disable("pyjabber")
-        # Made by the mere import, for files that nobody uploads here.
-        shutil.rmtree(import_module("pyjabber.plugins.xep_0363.upload_server").TEMP_DIR, ignore_errors=True)
         authority = Path(server_module.SERVER_FILE_PATH) / "network" / "certs"
         for name in ("ca_cert.pem", "ca_key.pem"):  # its own place may be one where nothing can be written
             shutil.copy(authority / name, self._certificates)

@@ -36,7 +36,7 @@ import numpy as np
 from runlane.config import names
 from runlane.workers import hooked_session
 from runlane.workers.attachment import Session, attach
-from runlane.workers.loopback_xmpp import HOST, LoopbackXmpp
+from runlane.workers.loopback_xmpp import HOST, LoopbackXmpp, import_server
 
 INSTALL = (
     'pip install "spade==4.1.4" "spade-bdi==0.3.3" "pyjabber==0.4.5" "greenlet>=3,<4" "gymnasium[toy-text]>=1.0,<2"'
@@ -148,9 +148,7 @@ class Walk:
         observation, reward, terminated, truncated, _ = self._env.step(int(action))
         reward = float(reward)
         self.acted_s = time.monotonic()
-        self._lane.step(
-            int(action), reward, terminated, truncated, info={"beliefs": beliefs, "intentions": intentions}
-        )
+        self._lane.step(int(action), reward, terminated, truncated, info={"beliefs": beliefs, "intentions": intentions})
         self._lane.frame(self._env.render, reward=reward)
         self.tally.steps += 1
         self._return += reward
@@ -186,7 +184,7 @@ class Walk:
 
     def _beliefs(self) -> list[str]:
         held = self._agent.bdi_agent.beliefs.values()
-        return sorted(str(belief).partition("[")[0] for beliefs in held for belief in beliefs)
+        return sorted(_plain(belief) for beliefs in held for belief in beliefs)
 
     def _tell_beliefs(self) -> list[str]:
         """The beliefs that are not the program's own; what has come and gone among them since is logged."""
@@ -205,6 +203,11 @@ class Walk:
         self._messages = traces.len()
         for _, message, category in told:
             self._lane.log(f"message {message.sender} to {message.to}: {message.body} ({category})")
+
+
+def _plain(term: Any) -> str:
+    """A term without its annotations, as `[source(percept)]`."""
+    return str(term).partition("[")[0]
 
 
 def _number(part: Any) -> int | float:
@@ -227,7 +230,7 @@ def make_agent(walk: Walk, program: Path, port: int, refusal: Refusal) -> Any:
     @actions.add(".act", 1)  # type: ignore[untyped-decorator]
     def act(agent: Any, term: Any, intention: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
         action = agentspeak.grounded(term.args[0], intention.scope)
-        walk.act(action, [str(goal.head_term) for stack in agent.intentions for goal in stack])
+        walk.act(action, [_plain(goal.head_term) for stack in agent.intentions for goal in stack])
         yield
 
     @actions.add(".pick", 2)  # type: ignore[untyped-decorator]
@@ -346,17 +349,21 @@ def make_env(options: Options) -> Any:
 
 def need_packages() -> None:
     """Raise `AgentError` with the remedy where a package is missing."""
-    for module in ("spade", "spade_bdi.bdi", "pyjabber.server", "greenlet", "gymnasium"):
+    for module in ("gymnasium", "greenlet", "pyjabber", "spade", "spade_bdi.bdi"):
         try:
+            if module == "pyjabber":
+                import_server()
             import_module(module)
         except ImportError as error:
-            raise AgentError(f"{error.name or module} is not installed here; install what is needed with: {INSTALL}") from None
+            raise AgentError(
+                f"{error.name or module} is not installed here; install what is needed with: {INSTALL}"
+            ) from None
 
 
 def train(options: Options) -> tuple[Tally, bool]:
     """Walk all episodes, telemetered; what was counted, and whether it was not interrupted."""
-    need_packages()
     program = program_of(options)
+    need_packages()
     env = make_env(options)
     config = {**asdict(options), "program": program.name}
     lane = attach(f"{WORKER} {options.env}", worker=os.environ.get(names.ENV_WORKER_NAME) or WORKER, config=config)
