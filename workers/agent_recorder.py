@@ -121,7 +121,7 @@ class Agent:
     def step(self, reward: float, terminated: bool, truncated: bool) -> None:
         """Record the step it has made."""
         reward += self.carried
-        self.session.step(self.action, reward, terminated, truncated, observation=self.observation)  # type: ignore[arg-type]
+        self.session.step(self.action, reward, terminated, truncated, observation=self.observation)
         self.is_acting, self.action, self.carried = False, None, 0.0
         self.total += reward
         if terminated or truncated:

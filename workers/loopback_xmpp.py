@@ -12,7 +12,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 READY_S = 30.0
 HOST = "localhost"  # what agents' names end with, and what pyjabber binds
@@ -33,7 +33,7 @@ class LoopbackXmpp:
 
     port = 0
 
-    async def __aenter__(self) -> "LoopbackXmpp":
+    async def __aenter__(self) -> Self:
         """Listen, or raise `OSError`."""
         self._certificates = Path(tempfile.mkdtemp(prefix="runlane-xmpp-"))
         self._threads = ThreadPoolExecutor(1, "xmpp-password")

@@ -1,9 +1,9 @@
 """Records every agent of every PettingZoo environment that a script steps, though nobody edited the script.
 
-As `gymnasium_hook.py` does for environments of one agent: classes are patched, the call that the script makes is recorded
-and not those it leads to, and nothing here touches random numbers, results, exceptions or output. An environment is
-recorded from its first reset on, so a planner's copies in mid-episode are not. Its streams are opened at its first step;
-when it is closed or gone, the next environment of its kind goes on in them.
+As `gymnasium_hook.py` does for environments of one agent: classes are patched, the call that the script makes is
+recorded and not those it leads to, and nothing here touches random numbers, results, exceptions or output. An
+environment is recorded from its first reset on, so a planner's copies in mid-episode are not. Its streams are opened at
+its first step; when it is closed or gone, the next environment of its kind goes on in them.
 """
 
 import functools
@@ -115,7 +115,8 @@ def _known(env: Any) -> HookedAgents | None:
 
 
 def _made(root: Any, env: Any, seed: Any) -> HookedAgents:
-    name = str((getattr(root, "metadata", None) or {}).get("name") or type(root).__name__)
+    metadata: dict[str, Any] = getattr(root, "metadata", None) or {}
+    name = str(metadata.get("name") or type(root).__name__)
     kind = f"{name}*{len(getattr(root, 'possible_agents', None) or ())}"
     free = _free.get(kind)
     if free:
@@ -267,7 +268,8 @@ def _wants_pixels(start: Callable[..., Any], env: Any, arguments: tuple[Any, ...
     given = inspect.signature(start).bind_partial(env, *arguments)
     if "render_mode" in given.arguments or options.get("render_mode") is not None:
         return False
-    return "rgb_array" in (type(env).metadata.get("render_modes") or ()) and hooked_session.may_render()
+    metadata: dict[str, Any] = getattr(env, "metadata", None) or {}
+    return "rgb_array" in (metadata.get("render_modes") or ()) and hooked_session.may_render()
 
 
 def _after_fork_in_child() -> None:

