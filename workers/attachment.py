@@ -47,6 +47,16 @@ def attach(
     return open_session(name, worker=worker, config=config, resume=resume, resumed_step=resumed_step, settings=settings)
 
 
+def attach_beside(first: Session, worker: str) -> Session:
+    """Another stream of the run of `first`, for a worker beside it: as for the next agent of one environment.
+
+    As little as `attach` does it stop training: where no stream can be opened, the session does nothing.
+    """
+    from runlane.workers.opening import open_beside
+
+    return open_beside(first, worker)
+
+
 def script_name() -> str:
     """A plain name for this script: its file name without ending, or `python`."""
     from pathlib import Path

@@ -58,6 +58,20 @@ def open_session(
     return session
 
 
+def open_beside(first: Session, worker: str) -> Session:
+    """Another stream of the run of `first`, as `attach_beside` describes."""
+    try:
+        check_name(worker, "worker")
+        session = first.beside(worker)
+    except (RunlaneError, OSError, RuntimeError) as error:
+        log_event(log_ids.WORKER_DETACHED, reason=str(error))
+        return DetachedSession()
+    if isinstance(session, WorkerSession):
+        info = session.info
+        log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
+    return session
+
+
 def _open(
     settings: Settings,
     name: str | None,

@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from zlib import adler32
 
+import msgspec
 import numpy as np
 
 from runlane.config.settings import Settings
+from runlane.transport.identity import new_stream_id
 from runlane.transport.messages import StreamInfo
 from runlane.transport.records import (
     HUMAN,
@@ -334,6 +336,12 @@ class WorkerSession(RowWriter):
         """What was to be called before the end is not any more: nothing follows from there."""
         if call in self._before_close:
             self._before_close.remove(call)
+
+    def beside(self, worker: str) -> "WorkerSession":
+        """Another stream of the same run, for another worker. Use `attach_beside()` instead of this."""
+        changes = {"stream": new_stream_id(), "worker": worker, "pid": os.getpid(), "started_ns": _time_ns()}
+        info = msgspec.structs.replace(self.info, **changes, schemas=[], forked_from="")
+        return WorkerSession(info, self._endpoint, self._settings, self._facts)
 
     def close(self, state: RunState = "finished") -> bool:
         """Send everything and wait for the last ack at most `session.close_s`; True when all is committed.

@@ -28,7 +28,13 @@ SCRIPTS = {
 def _run(directory: Path, *command: str) -> tuple[int, str, str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RUNLANE_DISABLED": "1"}
     done = subprocess.run(
-        [sys.executable, *command], cwd=directory, env=environment, capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, *command],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
     return done.returncode, done.stdout, done.stderr
 
