@@ -14,7 +14,7 @@ from runlane.actors.topology import settings_environment
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
-from runlane.foreign import check_source, run_foreign
+from runlane.foreign import adopt_spools, check_source, run_foreign
 from runlane.transport.endpoint import data_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
@@ -155,6 +155,8 @@ def run_command(
         graph, started = _join_graph(
             client, settings_arguments, settings, WorkerStart(worker=worker, run=run, run_name=run_name)
         )
+        if graph is None:  # one of our own does it by itself
+            adopt_spools(settings, settings_arguments)
         code, is_drained = 1, False
         variables = settings_environment(settings, settings_arguments)
         if resume:
