@@ -15,7 +15,7 @@ from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
 from runlane.foreign import adopt_spools, check_source, run_foreign
-from runlane.transport.endpoint import data_dir_of
+from runlane.transport.endpoint import data_dir_of, run_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStart, WorkerStarted
@@ -162,7 +162,7 @@ def run_command(
         if resume:
             variables[names.ENV_RESUMED] = "1"
         try:
-            environment = _environment(command, started, run_name, variables)
+            environment = _environment(command, started, run_name, variables, str(run_dir_of(settings)))
             if jsonl:
                 code = run_foreign(jsonl, command, environment, settings, is_resumed=bool(resume))
             else:
@@ -211,7 +211,7 @@ def _has_other_workers(client: GraphClient) -> bool:
 
 
 def _environment(
-    command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str]
+    command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str], run_dir: str
 ) -> dict[str, str]:
     """What tells the command whose worker it is."""
     return {
@@ -222,6 +222,7 @@ def _environment(
         names.ENV_WORKER_NAME: started.worker,
         names.ENV_PROXY: started.endpoint,
         names.ENV_COMMAND: shlex.join(command),
+        names.ENV_RUN_DIR: run_dir,
     }
 
 
