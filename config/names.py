@@ -15,6 +15,7 @@ ENV_KEEPER = "RUNLANE_KEEPER_PID"
 ENV_COMMAND = "RUNLANE_COMMAND"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
+ENV_RUN_DIR = "RUNLANE_RUN_DIR"
 ENV_DISABLED = "RUNLANE_DISABLED"
 ENV_ATTACH_DIR = "RUNLANE_ATTACH_DIR"
 ENV_COMPAT = "RUNLANE_COMPAT"
@@ -33,6 +34,7 @@ CONTEXT_VARIABLES = {
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
     ENV_ATTACH_DIR: "directory of one command of `runlane run`: its hook, and the slots of its environments",
+    ENV_RUN_DIR: "run directory of the graph, by which programs of other languages name their rings",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
     ENV_COMPAT: "1 lets a script written for Gymnasium 0.29 run on Gymnasium 1.x",
 }
@@ -52,6 +54,7 @@ FASTLANE_VARIABLES = {
 DATABASE_FILE = "runlane.db"
 LOG_DIR = "logs"
 JOURNAL_DIR = "journals"
+SPOOL_DIR = "spools"  # what programs of other languages have written
 YIELD_SUFFIX = "-yield"  # beside the database: its writer asks readers to let the log go
 SUPERVISOR_SOCKET = "supervisor"
 INGRESS_SOCKET = "router+in"
