@@ -16,6 +16,8 @@ ENV_COMMAND = "RUNLANE_COMMAND"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
 ENV_DISABLED = "RUNLANE_DISABLED"
+ENV_RING = "RUNLANE_RING"
+ENV_RUN_DIR = "RUNLANE_RUN_DIR"
 
 CONTEXT_VARIABLES = {
     ENV_CONFIG: "settings file, when --config is not given",
@@ -31,6 +33,8 @@ CONTEXT_VARIABLES = {
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
+    ENV_RING: "path of the head of the ring that an engine writes its frames into",
+    ENV_RUN_DIR: "run directory of that ring's graph, for slots that shared memory has no room for",
 }
 
 # What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.
