@@ -52,6 +52,7 @@ FASTLANE_VARIABLES = {
 DATABASE_FILE = "runlane.db"
 LOG_DIR = "logs"
 JOURNAL_DIR = "journals"
+SPOOL_DIR = "spools"  # what programs of other languages have written
 YIELD_SUFFIX = "-yield"  # beside the database: its writer asks readers to let the log go
 SUPERVISOR_SOCKET = "supervisor"
 INGRESS_SOCKET = "router+in"

@@ -109,6 +109,7 @@ def run(
     name: Annotated[str, typer.Option("--name", "-n", help="Readable name of the run; default: the script's.")] = "",
     worker: Annotated[str, typer.Option(help="Name of the worker inside its run.")] = "worker",
     resume: Annotated[str, typer.Option(help="Id of a run to go on with, instead of beginning a new one.")] = "",
+    jsonl: Annotated[str, typer.Option(help="Read JSON lines from the command's stdout, fd:N, or a PATH.")] = "",
     config: Config = None,
     sets: Sets = None,
 ) -> None:
@@ -121,7 +122,7 @@ def run(
 
     settings, options = _settings(config, sets)
     code, run_id, is_drained = run_command(
-        command, settings, options, name or ("" if resume else _name_of(command)), worker, resume
+        command, settings, options, name or ("" if resume else _name_of(command)), worker, resume, jsonl
     )
     _print_run(settings, run_id, is_drained)
     raise typer.Exit(code)

@@ -14,6 +14,7 @@ from runlane.actors.topology import settings_environment
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
+from runlane.foreign import check_source, run_foreign
 from runlane.transport.endpoint import data_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
@@ -130,15 +131,25 @@ def tail(path: Path, lines: int = 12) -> str:
 
 
 def run_command(
-    command: list[str], settings: Settings, settings_arguments: list[str], run_name: str, worker: str, resume: str = ""
+    command: list[str],
+    settings: Settings,
+    settings_arguments: list[str],
+    run_name: str,
+    worker: str,
+    resume: str = "",
+    jsonl: str = "",
 ) -> tuple[int, str, bool]:
     """Run a command as a worker of the running graph, or of one started for it. `resume` is a run to go on with.
+
+    With `jsonl` the command is a program of any language that writes JSON lines to this source.
 
     Returns the command's exit code, the run's id, and whether everything was committed when this returns.
     """
     check_name(worker, "worker")
     if shutil.which(command[0]) is None:
         raise CommandError(command[0])
+    if jsonl:
+        check_source(jsonl)
     with GraphClient(settings) as client:
         run = resume or new_run_id(time.time_ns())
         graph, started = _join_graph(
@@ -149,7 +160,13 @@ def run_command(
         if resume:
             variables[names.ENV_RESUMED] = "1"
         try:
-            code = _run_foreground(command, started, run_name, variables)
+            environment = _environment(command, started, run_name, variables)
+            if jsonl:
+                code = run_foreign(jsonl, command, environment, settings, is_resumed=bool(resume))
+            else:
+                code = _run_foreground(command, environment)
+        except OSError as error:  # found, and yet no program: a script without its first line, another machine's
+            raise CommandError(command[0], error.strerror or "cannot be started") from None
         finally:
             is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
         while graph is not None and not graph.has_ended(0.1) and not _has_other_workers(client):
@@ -191,11 +208,11 @@ def _has_other_workers(client: GraphClient) -> bool:
     )
 
 
-def _run_foreground(
+def _environment(
     command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str]
-) -> int:
-    """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
-    environment = {
+) -> dict[str, str]:
+    """What tells the command whose worker it is."""
+    return {
         **{name: value for name, value in os.environ.items() if name != names.ENV_RESUMED},
         **settings_variables,
         names.ENV_RUN: started.run,
@@ -204,10 +221,11 @@ def _run_foreground(
         names.ENV_PROXY: started.endpoint,
         names.ENV_COMMAND: shlex.join(command),
     }
-    try:
-        process = subprocess.Popen(command, env=environment)
-    except OSError as error:  # found, and yet no program: a script without its first line, another machine's
-        raise CommandError(command[0], error.strerror or "cannot be started") from None
+
+
+def _run_foreground(command: list[str], environment: dict[str, str]) -> int:
+    """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
+    process = subprocess.Popen(command, env=environment)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)
