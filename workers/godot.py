@@ -62,6 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--rate", type=_count, default=0, help="steps per second, at most; 0: as many as can be")
     add("--seed", type=_count, default=0)
     add("--output", type=Path, help="a file to keep what the engine prints")
+    add("--checked", action="store_true", help="a check in every frame, as on a processor that needs it")
     options = parser.parse_args(argv)
     if options.project is not None and not (options.project / PROJECT_FILE).is_file():
         parser.error(f"argument --project: {options.project} has no {PROJECT_FILE}; give the folder of a Godot 3 project")
@@ -88,11 +89,12 @@ def display(directory: Path) -> Generator[dict[str, str]]:
 def run(options: argparse.Namespace, engine: str, settings: Settings, session: Session, directory: Path) -> int:
     """Run the engine and record it; returns its exit code."""
     project = options.project.absolute() if options.project is not None else lay_out(directory)
-    told = {name: getattr(options, name) for name in ("steps", "episodes", "rate", "seed")}
+    told = {name: getattr(options, name) for name in ("steps", "episodes", "rate", "seed", "checked")}
     command = [engine, "--path", str(project), "--audio-driver", "Dummy"]
-    command += [f"--{name}={value}" for name, value in told.items()]
+    command += [f"--{name}={int(value)}" for name, value in told.items()]
     homes = {name: str(directory) for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
-    language = {} if os.environ.get("LANG", "C") not in ("C", "POSIX", "") else {"LANG": "en_US.UTF-8"}
+    is_plain = os.environ.get("LANG", "").partition(".")[0] in ("", "C", "POSIX")
+    language = {"LANG": "en_US.UTF-8"} if is_plain else {}  # Godot knows no locale C, and complains
     with display(directory) as variables:
         program = EngineProgram(command, {**homes, **language, **variables}, options.output or directory / "output.jsonl")
         return program.run(session, settings)
