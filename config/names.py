@@ -15,6 +15,7 @@ ENV_KEEPER = "RUNLANE_KEEPER_PID"
 ENV_COMMAND = "RUNLANE_COMMAND"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
+ENV_RUN_DIR = "RUNLANE_RUN_DIR"
 ENV_DISABLED = "RUNLANE_DISABLED"
 ENV_RING = "RUNLANE_RING"
 ENV_RUN_DIR = "RUNLANE_RUN_DIR"
@@ -32,6 +33,7 @@ CONTEXT_VARIABLES = {
     ENV_COMMAND: "command line of the run, as recorded in `runs.command`",
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
+    ENV_RUN_DIR: "run directory of the graph, by which programs of other languages name their rings",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
     ENV_RING: "path of the head of the ring that an engine writes its frames into",
     ENV_RUN_DIR: "run directory of that ring's graph, for slots that shared memory has no room for",

@@ -37,6 +37,8 @@ END_FILE = "end.json"
 OUT_FILE = "out.jsonl"
 PLACE_FILE = "place"
 HEAD_SUFFIX = ".head"
+# A launcher says whose a spool is within milliseconds; a bridge that is killed as it removes one leaves less.
+HALF_MADE_S = 10.0
 
 
 class SpoolInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +150,15 @@ def orphan_spools(settings: Settings) -> Iterator[tuple[Path, SpoolInfo]]:
         with contextlib.suppress(SpoolError, OSError):
             if not (is_role_alive(directory, LAUNCHER_ROLE) or is_role_alive(directory, BRIDGE_ROLE)):
                 yield directory, read_info(directory)
+
+
+def sweep_half_made(settings: Settings, now_s: float) -> None:
+    """Remove spools that say nothing of themselves and whose launchers are dead. `now_s` is that of files' times."""
+    with contextlib.suppress(OSError):
+        for directory in spools_dir(settings).iterdir():
+            is_old = now_s - directory.stat().st_mtime > HALF_MADE_S
+            if is_old and not (directory / INFO_FILE).exists() and not is_role_alive(directory, LAUNCHER_ROLE):
+                remove_spool(directory)
 
 
 def remove_spool(directory: Path) -> None:

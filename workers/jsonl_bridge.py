@@ -1,23 +1,24 @@
-"""The bridge: reads what a program of another language writes, and records it. `python -m runlane.workers.jsonl_bridge`.
+"""The bridge: reads what a program of another language writes, and records it.
 
-`runlane run --jsonl` starts it beside the program, and again when it is killed. It ends by dying: nothing it holds in
-memory matters, because the spool says what was written, the place how far it is read, and the journal what is recorded.
+It is `python -m runlane.workers.jsonl_bridge SPOOL_DIRECTORY`. `runlane run --jsonl` starts it beside the program, and
+again when it is killed. It ends by dying: nothing it holds in memory matters, because the spool says what was written,
+the place how far it is read, and the journal what is recorded.
 """
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
 import runlane
 from runlane.config import log_ids, names
-from runlane.config.errors import EndpointError, JournalError, RunlaneError, SpoolError
+from runlane.config.errors import EndpointError, JournalError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import RoleLock, data_dir_of, ipc_endpoint, is_role_alive
@@ -34,15 +35,14 @@ from runlane.transport.spool import (
     OUT_FILE,
     PLACE_FILE,
     SpoolEnd,
-    SpoolInfo,
     is_program_alive,
-    process_started,
     read_end,
     read_info,
     remove_spool,
 )
 from runlane.workers.jsonl_file import LineFile
 from runlane.workers.jsonl_lines import Line, MetricsLine, StepLine
+from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
 from runlane.workers.jsonl_place import LINE_SHIFT, BridgeState, Found, Place
 from runlane.workers.jsonl_recorder import Follower, LineRecorder, closing_order
 from runlane.workers.jsonl_session import BridgeSession
@@ -65,6 +65,7 @@ class Bridge:
         self._endpoint = endpoint
         self.info = read_info(directory)
         self._place = Place(directory / PLACE_FILE)
+        self._copier: PipeCopier | None = None
         self._placed = (-1, (0, 0))
         self._next_look_s = 0.0
         self._sleep_s = SHORTEST_SLEEP_S
@@ -72,6 +73,11 @@ class Bridge:
     def run(self) -> None:
         """Record everything, and remove the spool."""
         if not self._place.is_done:
+            if self.info.fifo and read_end(self._directory) is None:
+                self._copier = PipeCopier(
+                    Path(self.info.fifo), self._directory / OUT_FILE, self._directory / COPIER_LOCK
+                )
+                self._copier.start()
             self._resume()
             if not self._state.is_closing:
                 self._follow()
@@ -99,7 +105,7 @@ class Bridge:
         else:
             start = self._file.offset
         self._open_session(state, is_resumed=found is not None)
-        self._recorder = LineRecorder(self._session, self._place, state)
+        self._recorder = LineRecorder(self._session, self._place, state, show)
         self._state = state
         self._set_place(start if line is not None else self._file.offset)
         log_event(log_ids.JSONL_OPENED, stream=self._session.info.stream, path=path, offset=self._file.offset)
@@ -123,6 +129,10 @@ class Bridge:
             for line in lines:
                 follower.pass_over(line)
             left -= len(lines)
+        return self._in_doubt(follower, begun, done)
+
+    def _in_doubt(self, follower: Follower, begun: int, done: int) -> tuple[Follower, Line | None, int]:
+        """The line in doubt, of which `done` records are there; `begun` of them the follower knows of already."""
         line = next(iter(self._reread(1)), None) if done else None
         if line is None or not is_partial(line, done):
             if line is not None and not begun:
@@ -234,20 +244,23 @@ class Bridge:
         if now_s < self._next_look_s:
             return False
         self._next_look_s = now_s + END_LOOK_S
-        self._end = read_end(self._directory) or UNSEEN_END
-        if self._end is not UNSEEN_END:
-            return True
-        is_launched = is_role_alive(self._directory, LAUNCHER_ROLE)
-        return not is_launched and not is_program_alive(self._directory, self.info)
+        if read_end(self._directory) is None:
+            is_launched = is_role_alive(self._directory, LAUNCHER_ROLE)
+            if is_launched or is_program_alive(self._directory, self.info):
+                return False
+        if self._copier is not None:
+            self._copier.stop()
+            self._copier = None
+        return True
 
     def _close(self) -> None:
-        self._end = read_end(self._directory) or UNSEEN_END
+        end = read_end(self._directory) or UNSEEN_END
         self._state.is_closing = True
         self._set_place(self._file.offset)
         self._recorder.close(self._recorder.state(self._session.info.stream))
         self._place.begin_extra()
         self._recorder.tell_not_taken()
-        self._session.end(self._end.state, self._end.error)
+        self._session.end(end.state, end.error)
         self._place.set_done()
         self._file.close()
         log_event(log_ids.JSONL_CLOSED, stream=self._session.info.stream, **self._recorder.not_taken)
@@ -292,15 +305,14 @@ def last_recorded(journal: Path, link: Path) -> int | None:
         head.close()
 
 
-def forward_interrupts(info: SpoolInfo) -> None:
-    """Pass SIGINT on: who stops the worker by the pid of its stream means the program."""
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if info.pid and process_started(info.pid) == info.started:
-            with contextlib.suppress(OSError):
-                os.kill(info.pid, number)
-
-    signal.signal(signal.SIGINT, forward)
+def show(text: str) -> None:
+    """Pass a line that is no record on to our own output, as far as that takes it without waiting."""
+    line = text.encode("utf-8", "replace")[: select.PIPE_BUF - 1] + b"\n"
+    poller = select.poll()
+    poller.register(1, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        if poller.poll(0) == [(1, select.POLLOUT)]:
+            os.write(1, line)
 
 
 def main(arguments: list[str]) -> int:
@@ -313,7 +325,7 @@ def main(arguments: list[str]) -> int:
         settings = load()
         info = read_info(directory)
         configure_log(f"jsonl-{info.worker}", "WARNING")
-        forward_interrupts(info)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's; its end is ours
         endpoint = os.environ.get(names.ENV_PROXY) or ipc_endpoint(settings, f"{names.PROXY_PREFIX}{info.worker}")
         with RoleLock(directory, BRIDGE_ROLE):
             Bridge(directory, settings, endpoint).run()

@@ -125,21 +125,22 @@ def huge_line(beginning: bytes) -> NotTaken:
     return NotTaken("huge", f"longer than {MAX_LINE_BYTES >> 20} MiB", _quoted(beginning))
 
 
-def _other(line: bytes, error: ValueError) -> Line | None:
+def _other(line: bytes, error: Exception) -> Line | None:
     """A line that is no record as it stands: text, a record in another dialect, or one that is not taken."""
     if not line.strip():
         return None
     if not (line.lstrip().startswith(b"{") and b'"kind"' in line):
-        return Text(short_text(line.decode("utf-8", "replace").rstrip("\r")))
+        return Text(short_text(_decoded(line)))
     if isinstance(error, msgspec.ValidationError) and "$.kind" in str(error):
         return NotTaken("unknown_kind", str(error), _quoted(line))
     try:  # Python's own json writes NaN and Infinity, and reads them
-        return msgspec.convert(json.loads(line), Known)
+        found: Known = msgspec.convert(json.loads(line), Known)
     except msgspec.ValidationError as problem:
         has_kind = "field `kind`" not in str(problem)
         return NotTaken("wrong_type", str(problem), _quoted(line)) if has_kind else Text(short_text(_decoded(line)))
     except (ValueError, RecursionError) as problem:
         return NotTaken("no_json", str(problem) or type(problem).__name__, _quoted(line))
+    return found
 
 
 def _decoded(line: bytes) -> str:

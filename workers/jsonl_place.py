@@ -126,7 +126,7 @@ class Place:
         return Found(self.words[at + _OFFSET], progress >> LINE_SHIFT, newest, is_sure, state)
 
     def set(self, offset: int, seq: int, state: BridgeState, *, is_kept: bool) -> None:
-        """The line at `offset` comes next, `seq` is the newest record. Raises `SpoolError` if the state is too large."""
+        """The line at `offset` comes next, `seq` is the newest record. Raises `SpoolError` for a large state."""
         packed = msgspec.msgpack.encode(state)
         if len(packed) > CELL_BYTES - _STATE_OFFSET:
             raise SpoolError(f"the state of a bridge has {len(packed)} bytes, {CELL_BYTES} are the most")

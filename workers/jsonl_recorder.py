@@ -6,12 +6,14 @@ gets to where the one before was by reading the same lines again.
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from runlane.config import log_ids
 from runlane.transport.log import log_event
+from runlane.transport.records import Outcome
 from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker
 from runlane.workers.jsonl_lines import (
     EpisodeLine,
@@ -42,7 +44,7 @@ class Numbers:
         self.plain: type = float if is_float else int  # a value of this class stays as it is
 
     def of(self, value: Any) -> Any:
-        """The value as what is recorded. What is no number and no array of numbers stays, and the session refuses it."""
+        """The value as what is recorded. What is no number, nor an array of them, the session refuses."""
         kind = value.__class__
         if kind is list:
             return self._array(value)
@@ -129,8 +131,9 @@ class Follower:
 class LineRecorder:
     """Records lines through a session, and notes each in the place."""
 
-    def __init__(self, session: BridgeSession, place: Place, state: BridgeState) -> None:
-        """Go on from `state`."""
+    def __init__(self, session: BridgeSession, place: Place, state: BridgeState, show: Callable[[str], object]) -> None:
+        """Go on from `state`. What is no record is given to `show`, too."""
+        self._show = show
         self._session = session
         self._place = place
         self._action = Numbers(is_float=state.action_is_float)
@@ -144,7 +147,7 @@ class LineRecorder:
         one_line, base_seq = 1 << LINE_SHIFT, self._place.base_seq
         done = 0
         for line in lines:
-            if line.__class__ is StepLine:
+            if isinstance(line, StepLine):
                 act, seen, reward = line.action, line.observation, line.reward
                 step(
                     act if act.__class__ is action.plain else action.of(act),
@@ -177,6 +180,7 @@ class LineRecorder:
             session.log(line.text, line.level)
         elif isinstance(line, Text):
             session.log(line.text)
+            self._show(line.text)
         elif isinstance(line, RunLine):
             session.tell_facts(facts_of(line))
         elif isinstance(line, NotTaken):
@@ -199,7 +203,7 @@ class LineRecorder:
         if isinstance(line, StepLine):
             if (line.terminated or line.truncated) and not line.is_reset:
                 if done < 2:
-                    outcome = "terminated" if line.terminated else "truncated"
+                    outcome: Outcome = "terminated" if line.terminated else "truncated"
                     session.episode(outcome=outcome, env_index=line.env_index)
                 done -= 1
             if line.info and done < 2:  # the step is in the stream before, where no row of ours can point to

@@ -17,8 +17,8 @@ from runlane.transport.log import log_event
 from runlane.transport.messages import StreamInfo
 from runlane.transport.records import RunRecord, RunState
 from runlane.workers.episode_tracker import EpisodeTracker
-from runlane.workers.jsonl_place import BridgeState, RunningEpisode
 from runlane.workers.journal_writer import JournalFullError
+from runlane.workers.jsonl_place import BridgeState, RunningEpisode
 from runlane.workers.session import WorkerSession
 from runlane.workers.stream_writer import TELL_S
 

@@ -90,6 +90,7 @@ def up(
     Ctrl-C stops it in order: workers, proxies, router, DB writer; everything accepted is committed first.
     """
     from runlane.actors.supervisor import Supervisor
+    from runlane.foreign import adopt_spools
     from runlane.transport.log import configure_log
 
     settings, options = _settings(config, sets)
@@ -100,6 +101,7 @@ def up(
         from runlane.window_check import check_window
 
         check_window(os.environ)
+    adopt_spools(settings, options, wait_s=5.0)
     raise typer.Exit(Supervisor(settings, options, until_idle=until_idle, with_gui=with_gui).run())
 
 

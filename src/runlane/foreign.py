@@ -16,13 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
 from runlane.actors.proxy import state_of_exit
+from runlane.actors.topology import settings_environment
 from runlane.config import names
 from runlane.config.errors import SpoolError
 from runlane.config.settings import Settings
@@ -33,14 +34,16 @@ from runlane.transport.spool import (
     PLACE_FILE,
     SpoolEnd,
     SpoolInfo,
+    is_program_alive,
     make_spool,
     orphan_spools,
     process_started,
     remove_spool,
-    spools_dir,
+    sweep_half_made,
     write_end,
     write_info,
 )
+from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
 from runlane.workers.jsonl_place import Place
 
 STDOUT = "stdout"
@@ -57,6 +60,7 @@ _SHIM = (
     "fcntl.flock(fd, fcntl.LOCK_SH)\n"
     "os.dup2(fd, number)\n"
     "fd == number or os.close(fd)\n"
+    "os.set_inheritable(number, True)\n"
     "try:\n"
     "    os.execvp(sys.argv[3], sys.argv[3:])\n"
     "except OSError as error:\n"
@@ -94,13 +98,21 @@ def run_foreign(
         is_resumed=is_resumed,
     )
     with RoleLock(directory, LAUNCHER_ROLE):
+        copier: PipeCopier | None = None
         try:
+            if _is_fifo(source):
+                copier = PipeCopier(Path(source), directory / OUT_FILE, directory / COPIER_LOCK)
+                copier.start()
             program, info = _start(source, command, environment, directory, info)
         except BaseException:
+            if copier is not None:
+                copier.stop()
             remove_spool(directory)
             raise
-        bridge = BridgeProcess(directory, environment)
+        bridge = BridgeProcess(directory, environment, is_shown=source == STDOUT)
         code = _wait(program, bridge)
+        if copier is not None:
+            copier.stop()
         write_end(directory, SpoolEnd(state=state_of_exit(code), exit_code=code))
         _await_bridge(bridge, directory)
     with contextlib.suppress(OSError):  # the lock's own file is gone now, too
@@ -115,7 +127,10 @@ def _start(
     is_own = source == STDOUT or found is not None
     if not is_own:
         path = Path(source).absolute()
-        info = msgspec.structs.replace(info, path=str(path), offset=path.stat().st_size if path.exists() else 0)
+        if _is_fifo(source):
+            info = msgspec.structs.replace(info, fifo=str(path))
+        else:
+            info = msgspec.structs.replace(info, path=str(path), offset=path.stat().st_size if path.exists() else 0)
         write_info(directory, info)
         program = subprocess.Popen(command, env=environment)
     else:
@@ -133,6 +148,13 @@ def _start(
     info = msgspec.structs.replace(info, pid=program.pid, started=process_started(program.pid))
     write_info(directory, info)
     return program, info
+
+
+def _is_fifo(source: str) -> bool:
+    try:
+        return stat.S_ISFIFO(Path(source).stat().st_mode)
+    except OSError:
+        return False
 
 
 def _wait(program: "subprocess.Popen[bytes]", bridge: "BridgeProcess") -> int:
@@ -171,22 +193,23 @@ def _await_bridge(bridge: "BridgeProcess", directory: Path) -> None:
 class BridgeProcess:
     """The bridge of one spool, started again as often as it dies. A session of its own: Ctrl-C is not meant for it."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
-        """Start it."""
+    def __init__(self, directory: Path, environment: Mapping[str, str], *, is_shown: bool) -> None:
+        """Start it. `is_shown`: lines that are no records go to our own output."""
+        self._is_shown = is_shown
         self.has_given_up = False
         self._directory = directory
         self._environment = environment
         self._failures = 0
         self._start_at_s = 0.0
         self._progress = -1
-        self._process: subprocess.Popen[bytes] | None = start_bridge(directory, environment)
+        self._process: subprocess.Popen[bytes] | None = start_bridge(directory, environment, is_shown=is_shown)
 
     def look(self) -> bool:
         """Start it anew if it has died; False once it is not needed any more, or does not help."""
         if self._process is None:
             if self._start_at_s and time.monotonic() >= self._start_at_s:
                 self._start_at_s = 0.0
-                self._process = start_bridge(self._directory, self._environment)
+                self._process = start_bridge(self._directory, self._environment, is_shown=self._is_shown)
         elif self._process.poll() is not None:
             code, self._process = self._process.returncode, None
             if code != 0:
@@ -212,15 +235,55 @@ class BridgeProcess:
             self._start_at_s = time.monotonic() + min(backoff_s, LONGEST_BACKOFF_S)
 
 
-def start_bridge(directory: Path, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def start_bridge(
+    directory: Path, environment: Mapping[str, str], *, is_shown: bool = False
+) -> "subprocess.Popen[bytes]":
     """A bridge for one spool; it ends at once where another one has it."""
     return subprocess.Popen(
         [sys.executable, "-m", "runlane.workers.jsonl_bridge", str(directory)],
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=None if is_shown else subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def adopt_spools(settings: Settings, settings_arguments: list[str], wait_s: float = 0.0) -> None:
+    """Have what spools of dead launchers hold made into journals, which a graph stores by itself.
+
+    Programs may be alive, then their bridges stay as long as they. Of dead ones this waits at most `wait_s` for.
+    """
+    until_s = time.monotonic() + wait_s
+    sweep_half_made(settings, time.time())
+    for directory, info in list(orphan_spools(settings)):
+        bridge = start_bridge(directory, orphan_environment(settings, settings_arguments))
+        threading.Thread(target=bridge.wait, daemon=True).start()  # so that it leaves no zombie
+        while not is_program_alive(directory, info) and bridge.poll() is None and time.monotonic() < until_s:
+            time.sleep(LOOK_S)
+
+
+def store_spools(settings: Settings, settings_arguments: list[str], say: Callable[[str], object]) -> bool:
+    """As `adopt_spools`, of dead programs, one by one to its end, with a word on each; False when one fails."""
+    is_well = True
+    sweep_half_made(settings, time.time())
+    for directory, info in list(orphan_spools(settings)):
+        whose = f"spool {directory.name}: worker {info.worker} of run {info.run}"
+        if is_program_alive(directory, info):
+            say(f"{whose}: its program is alive; `runlane up` reads what it writes")
+            continue
+        say(f"{whose}: its lines are recorded now")
+        code = start_bridge(directory, orphan_environment(settings, settings_arguments)).wait()
+        if code:
+            is_well = False
+            say(f"{whose}: the bridge failed with code {code}; what is left stays in {directory}")
+    return is_well
+
+
+def orphan_environment(settings: Settings, settings_arguments: list[str]) -> dict[str, str]:
+    """For a bridge without a proxy: nobody empties its journal while it works, so that has no quota."""
+    own = {name: value for name, value in os.environ.items() if name not in names.CONTEXT_VARIABLES}
+    unbounded = {"RUNLANE_JOURNAL__QUOTA_BYTES": str(1 << 50), "RUNLANE_SESSION__CLOSE_S": "0.2"}
+    return {**own, **settings_environment(settings, settings_arguments), **unbounded}
 
 
 def _progress_of(directory: Path) -> int:

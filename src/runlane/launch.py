@@ -14,8 +14,8 @@ from runlane.actors.topology import settings_environment
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
-from runlane.foreign import check_source, run_foreign
-from runlane.transport.endpoint import data_dir_of
+from runlane.foreign import adopt_spools, check_source, run_foreign
+from runlane.transport.endpoint import data_dir_of, run_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStart, WorkerStarted
@@ -155,12 +155,14 @@ def run_command(
         graph, started = _join_graph(
             client, settings_arguments, settings, WorkerStart(worker=worker, run=run, run_name=run_name)
         )
+        if graph is None:  # one of our own does it by itself
+            adopt_spools(settings, settings_arguments)
         code, is_drained = 1, False
         variables = settings_environment(settings, settings_arguments)
         if resume:
             variables[names.ENV_RESUMED] = "1"
         try:
-            environment = _environment(command, started, run_name, variables)
+            environment = _environment(command, started, run_name, variables, str(run_dir_of(settings)))
             if jsonl:
                 code = run_foreign(jsonl, command, environment, settings, is_resumed=bool(resume))
             else:
@@ -209,7 +211,7 @@ def _has_other_workers(client: GraphClient) -> bool:
 
 
 def _environment(
-    command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str]
+    command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str], run_dir: str
 ) -> dict[str, str]:
     """What tells the command whose worker it is."""
     return {
@@ -220,6 +222,7 @@ def _environment(
         names.ENV_WORKER_NAME: started.worker,
         names.ENV_PROXY: started.endpoint,
         names.ENV_COMMAND: shlex.join(command),
+        names.ENV_RUN_DIR: run_dir,
     }
 
 

@@ -1,17 +1,18 @@
 """What the tests of JSON lines share: `runlane run --jsonl` beside a graph, its spool, and what came of it in SQL."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from process.graph_under_test import GraphUnderTest, wait_until
 from process.jsonl_program import Tally
 
-from runlane.transport.spool import BRIDGE_ROLE, PLACE_FILE, spools_dir
+from runlane.transport.spool import BRIDGE_ROLE, INFO_FILE, PLACE_FILE, read_info, spools_dir
 from runlane.workers.jsonl_place import Place
 
 PROGRAM = Path(__file__).with_name("jsonl_program.py")
@@ -26,16 +27,24 @@ class ForeignRun:
         self.known = set(self.spools())
         arguments = [sys.executable, "-m", "runlane", "run", *graph.options, "--jsonl", source, "--", *command]
         self.process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            arguments,
+            stdin=subprocess.PIPE,  # a program that reads it waits
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
-    def __enter__(self) -> "ForeignRun":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # the program, too
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.process.wait(30)
 
     def spools(self) -> list[Path]:
         """Spools of the graph's data directory."""
@@ -44,8 +53,20 @@ class ForeignRun:
 
     def spool(self) -> Path:
         """That of this run."""
-        found = wait_until(lambda: set(self.spools()) - self.known, "the run has a spool")
-        return Path(next(iter(found)))
+        found = wait_until(self._new_spools, "the run has a spool")
+        return Path(found[0])
+
+    def _new_spools(self) -> list[Path]:
+        return [path for path in self.spools() if path not in self.known and (path / INFO_FILE).exists()]
+
+    def program_pid(self) -> int:
+        """Process of the program."""
+        return int(wait_until(lambda: read_info(self.spool()).pid, "the program has started"))
+
+    def kill(self) -> None:
+        """`kill -9` of the launcher alone."""
+        self.process.kill()
+        self.process.wait(30)
 
     def end(self) -> tuple[int, str, str]:
         """Exit code, output and standard error of the whole command."""
