@@ -19,6 +19,7 @@ ENV_RUN_DIR = "RUNLANE_RUN_DIR"
 ENV_DISABLED = "RUNLANE_DISABLED"
 ENV_ATTACH_DIR = "RUNLANE_ATTACH_DIR"
 ENV_COMPAT = "RUNLANE_COMPAT"
+ENV_RING = "RUNLANE_RING"
 
 CONTEXT_VARIABLES = {
     ENV_CONFIG: "settings file, when --config is not given",
@@ -37,6 +38,7 @@ CONTEXT_VARIABLES = {
     ENV_RUN_DIR: "run directory of the graph, by which programs of other languages name their rings",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
     ENV_COMPAT: "1 lets a script written for Gymnasium 0.29 run on Gymnasium 1.x",
+    ENV_RING: "path of the head of the ring that an engine writes its frames into",
 }
 
 # What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.

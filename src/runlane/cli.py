@@ -131,7 +131,9 @@ def run(
 
         raise typer.Exit(print_dry_run(command, settings))
     chosen = name or ("" if resume else _name_of(command))
-    code, run_id, is_drained = run_command(command, settings, options, chosen, worker, resume, jsonl, is_hooking=not no_hook)
+    code, run_id, is_drained = run_command(
+        command, settings, options, chosen, worker, resume, jsonl, is_hooking=not no_hook
+    )
     _print_run(settings, run_id, is_drained)
     raise typer.Exit(code)
 
