@@ -1,15 +1,25 @@
 """What a training process imports: `attach()` for a loop of one's own, `wrap(env)` for Gymnasium.
 
-Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else. Gymnasium is imported by `wrap` alone.
+Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else, and those when they are first asked for: the zero-edit
+hook is in every Python below `runlane run`, and only those that train need them.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from runlane.workers.attach import Session, attach
-from runlane.workers.session import WorkerSession
-from runlane.workers.unrecorded import DetachedSession
+if TYPE_CHECKING:
+    from runlane.workers.attachment import Session, attach
+    from runlane.workers.session import WorkerSession
+    from runlane.workers.unrecorded import DetachedSession
 
 __all__ = ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"]
+
+_HOMES = {
+    "DetachedSession": "runlane.workers.unrecorded",
+    "Session": "runlane.workers.attachment",
+    "WorkerSession": "runlane.workers.session",
+    "attach": "runlane.workers.attachment",
+}
 
 
 def wrap(env: Any, **options: Any) -> Any:
@@ -17,3 +27,12 @@ def wrap(env: Any, **options: Any) -> Any:
     from runlane.workers.wrapper import wrap as wrap_environment
 
     return wrap_environment(env, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(home), name)
+    return found

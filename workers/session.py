@@ -60,6 +60,7 @@ class WorkerSession(EpisodeWriter):
         self._add("run", self._running_record)
         _SESSIONS.add(self)
         atexit.register(self._at_exit)
+        self._end_with_multiprocessing()
 
     # ---- what a training loop calls ----------------------------------------------------------------------
 
@@ -434,11 +435,15 @@ class WorkerSession(EpisodeWriter):
         return RunRecord(seq, _time_ns(), "running", {**self._facts, "telemetry_mode": self.telemetry_mode.value})
 
     def _reopen(self) -> None:
-        """A forked child is a stream of its own, which says so. multiprocessing ends children without `atexit`."""
+        """A forked child is a stream of its own, which says so."""
         super()._reopen()
         self._append("run", self._running_record)
+        self._end_with_multiprocessing()
+
+    def _end_with_multiprocessing(self) -> None:
+        """A process that multiprocessing has started ends without `atexit`."""
         util = sys.modules.get("multiprocessing.util")
-        if util is not None:
+        if util is not None and sys.modules["multiprocessing"].parent_process() is not None:
             util.Finalize(self, self._at_exit, exitpriority=100)
 
     def _at_exit(self) -> None:

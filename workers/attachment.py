@@ -21,6 +21,7 @@ from runlane.transport.messages import StreamInfo, WorkerStarted
 from runlane.transport.ring_layout import RingInfo
 from runlane.workers.plain_values import MAX_FACTS_BYTES, plain_map, short_text
 from runlane.workers.session import WorkerSession
+from runlane.workers.slot import note_attached
 from runlane.workers.stream_writer import has_global_lock
 from runlane.workers.unrecorded import DetachedSession, ShownSession
 
@@ -62,11 +63,14 @@ def attach(
     try:
         settings = settings or load()
         if settings.fast_lane.only:
-            return _open_shown(settings, name, worker, resume)
+            shown = _open_shown(settings, name, worker, resume)
+            note_attached()
+            return shown
         session = _open(settings, name, worker, config, resume, resumed_step)
     except (RunlaneError, OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
         log_event(log_ids.WORKER_DETACHED, reason=str(error))
         return DetachedSession()
+    note_attached()
     info = session.info
     log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
     return session
