@@ -67,7 +67,7 @@ def _gymnasium() -> list[Case]:
             "broken_render.py",
             ("3000",),
             is_watched=True,
-            told=("FASTLANE_RENDER_FAILED",),
+            told=("FASTLANE_WRITER_ERROR",),
             is_fast=FAST,
         ),
         Case("an exception", ended, "ending.py", ("exception",), exit_code=1, is_fast=FAST),
@@ -115,7 +115,7 @@ def _processes() -> list[Case]:
     ]
     return [
         *cases,
-        Case("os.fork", several, "forks.py", ("exit",)),
+        Case("os.fork", several, "forks.py", ("exit",), is_fast=FAST),
         Case("os.fork, os._exit", several, "forks.py", ("os_exit",), is_fast=FAST),
         Case("threads", several, "threads.py", is_fast=FAST),
     ]

@@ -12,7 +12,7 @@ from matrix.script_run import Seen
 from runlane.config.log_ids import REGISTRY
 
 # What runlane may add to standard error: what its launcher says, and its log lines.
-_LOG_LINE = rf"(\S+Z [A-Z]+ +\S+ )?({'|'.join(log_id.name for log_id in REGISTRY)}) "
+_LOG_LINE = rf"(\S+Z [A-Z]+ +\S+ )?({'|'.join(REGISTRY)}) "
 _OURS = re.compile(rf"(runlane: |         |{_LOG_LINE})".encode())
 _DIGITS = 6  # of a return: sums of floats in another order differ behind that
 
@@ -32,7 +32,7 @@ def differences(case: Case, bare: Seen, recorded: Seen) -> Iterator[str]:
         names = [name for name in bare.result if recorded.result.get(name) != bare.result[name]]
         yield f"the result differs in {names}"
     yield from _stderr_differences(case, bare, recorded)
-    if case.is_watched and "FASTLANE_RENDER_FAILED" not in case.told and not recorded.frames:
+    if case.is_watched and "FASTLANE_WRITER_ERROR" not in case.told and not recorded.frames:
         yield "nobody saw a frame"
 
 

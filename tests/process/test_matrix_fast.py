@@ -31,7 +31,8 @@ def test_a_script_is_the_same_and_each_of_its_steps_is_stored(case: Case, graph:
     run_dir = run_dir_of(graph.settings)
     bare = run.bare()
     recorded = run.recorded(graph.options, run_dir if case.is_watched else None)
-    assert list(differences(case, bare, recorded)) == []
-    assert list(contradictions(case, recorded.result, Evidence(database_of(graph.settings), case.name))) == []
+    found = [*differences(case, bare, recorded)]
+    found += contradictions(case, recorded.result, Evidence(database_of(graph.settings), case.name))
+    assert not found, "\n".join(found)
     wait_until(lambda: not run.alive(), f"all that the run started is gone: {run.alive()}", 10)
     assert find_rings(run_dir) == []
