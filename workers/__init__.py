@@ -1,7 +1,7 @@
 """What a training process imports: `attach()` for a loop of one's own, `wrap(env)` for Gymnasium.
 
-Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else, and those when they are first asked for: the zero-edit
-hook is in every Python below `runlane run`, and only those that train need them.
+Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else, and those when they are first asked for: the
+zero-edit hook is in every Python below `runlane run`, and only those that train need them.
 """
 
 from importlib import import_module

@@ -3,8 +3,8 @@
 The methods `step`, `reset` and `close` of every environment class are replaced, of wrappers too, by functions that call
 them and look at what comes out. Classes, not instances: copies and pickles of an environment are then what they were.
 The call that the script makes is recorded, not those it leads to: so the recorded layer is what the agent sees, behind
-frame skips and clipped rewards, unless `attach.layer` is "make". A vector environment's parts are stepped by no wrapper,
-so each is recorded where it lives, in whatever process, as a stream of its own.
+frame skips and clipped rewards, unless `attach.layer` is "make". A vector environment's parts are stepped by no
+wrapper, so each is recorded where it lives, in whatever process, as a stream of its own.
 
 Nothing here touches random numbers, results, exceptions or output. Whatever goes wrong of ours is counted.
 """
@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -22,6 +22,7 @@ from runlane.workers import hooked_session
 from runlane.workers.layer_table import LayerTable
 
 MARK = "__runlane_hooked__"
+MAX_LAYERS = 64
 _VECTOR_CLASSES = ("VectorEnv", "VectorEnvWrapper", "VectorWrapper")
 
 
@@ -43,37 +44,46 @@ _made: set[int] = set()  # ids of what `make` has returned
 
 
 def patch_core(module: ModuleType) -> None:
-    """`gymnasium.core` or `gym.core` has been executed: hook its environments, and all that will be derived from them."""
+    """`gymnasium.core` or `gym.core` has been executed: hook its environments, and all derived from them."""
     hooked_session.mark_armed()
     env_class = module.Env
     if MARK in vars(env_class):
         return
     setattr(env_class, MARK, True)
-    own = vars(env_class).get("__init_subclass__")
-
-    def __init_subclass__(cls: type, **options: Any) -> None:  # noqa: N807
-        if own is not None:
-            own.__func__(cls, **options)
-        else:
-            super(env_class, cls).__init_subclass__(**options)
-        patch_class(cls)
-
-    env_class.__init_subclass__ = classmethod(__init_subclass__)
-    for each in _descendants(env_class):
-        patch_class(each)
+    patch_family(env_class, patch_class)
     # Headless MuJoCo ends the process at its first render unless it was told so before.
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def patch_class(each: type) -> None:
-    """Hook what this class itself defines. A vector environment is another hook's."""
-    if is_vector_class(each):
-        return
-    for name, call in (("step", call_step), ("reset", call_reset), ("close", call_close)):
+def patch_family(parent: Any, patch: Callable[[type], None]) -> None:
+    """Patch all classes that are derived from one, and those that will be."""
+    own: Any = parent.__dict__.get("__init_subclass__")
+
+    def init_subclass(cls: type, /, **options: Any) -> None:
+        if own is not None:
+            own.__func__(cls, **options)
+        else:
+            super(parent, cls).__init_subclass__(**options)
+        patch(cls)
+
+    parent.__init_subclass__ = classmethod(init_subclass)
+    for each in _descendants(parent):
+        patch(each)
+
+
+def patch_methods(each: type, calls: Mapping[str, Callable[..., Any]]) -> None:
+    """Hook those methods that this class itself defines."""
+    for name, call in calls.items():
         method = vars(each).get(name)
         if isinstance(method, FunctionType) and not hasattr(method, MARK):
             setattr(each, name, hooked(method, call))
+
+
+def patch_class(each: type) -> None:
+    """Hook what this class itself defines. A vector environment is another hook's."""
+    if not is_vector_class(each):
+        patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
 
 
 def hooked(method: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,7 +128,8 @@ def patch_package(module: ModuleType) -> None:
 
 def _descendants(each: type) -> list[type]:
     found: list[type] = []
-    for child in type.__subclasses__(each):
+    children: list[type] = type.__subclasses__(each)
+    for child in children:
         found += [child, *_descendants(child)]
     return found
 
@@ -157,7 +168,11 @@ def _wants_pixels(module: ModuleType, arguments: Any, options: dict[str, Any]) -
     maker: Any = spec.entry_point
     if isinstance(maker, str):
         maker = module.load_env_creator(maker) if hasattr(module, "load_env_creator") else module.load(maker)
-    return "rgb_array" in ((getattr(maker, "metadata", None) or {}).get("render_modes") or ())
+    return "rgb_array" in (_metadata(maker).get("render_modes") or ())
+
+
+def _metadata(maker: Any) -> dict[str, Any]:
+    return getattr(maker, "metadata", None) or {}
 
 
 # ---- calls ----
@@ -232,11 +247,15 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
     try:
         stream = _table.streams.get(id(env)) or _stream_of(env, options.get("seed"))
         if stream is not None:
-            observation = result[0] if isinstance(result, tuple) and len(result) == 2 else result
-            stream.recorder.note_reset(observation)
+            stream.recorder.note_reset(observation_of(result))
     except Exception:
         _count_fault()
     return result
+
+
+def observation_of(result: Any) -> Any:
+    """The observation that a `reset` returned; old `gym` returns nothing else."""
+    return result[0] if type(result) is tuple and len(result) == 2 else result
 
 
 def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -263,8 +282,8 @@ def _close_stream(env: Any) -> None:
 def _known_stream_of(env: Any) -> "EnvStream | None":
     """The stream of a layer that is stepped for the first time.
 
-    What was never reset is recorded from its first reset on: it is a copy made in mid-episode, as a planner makes them by
-    the thousand, or older than the hook.
+    What was never reset is recorded from its first reset on: it is a copy made in mid-episode, as a planner makes them
+    by the thousand, or older than the hook.
     """
     streams = _table.streams
     if id(env) not in streams:
@@ -291,7 +310,7 @@ def _root_of(env: Any) -> Any:
 
 
 def _is_not_ours(root: Any) -> bool:
-    return is_vector_class(type(root)) or hooked_session.is_left(root)
+    return is_vector_class(root.__class__) or hooked_session.is_left(root)
 
 
 def facts_of(root: Any, env: Any, seed: Any) -> tuple[str, dict[str, Any]]:
@@ -304,12 +323,10 @@ def facts_of(root: Any, env: Any, seed: Any) -> tuple[str, dict[str, Any]]:
 def layer_of(env: Any) -> str:
     """The layer that is recorded, from the outermost wrapper inwards: `TimeLimit<CartPoleEnv>`."""
     names: list[str] = []
-    for _ in range(64):
-        names.append(type(env).__name__)
-        inner = vars(env).get("env") if hasattr(env, "__dict__") else None
-        if inner is None:
-            break
-        env = inner
+    inner: Any = env
+    while inner is not None and len(names) < MAX_LAYERS:
+        names.append(str(type(inner).__name__))
+        inner = getattr(inner, "__dict__", {}).get("env")
     return "<".join(names) + ">" * (len(names) - 1)
 
 

@@ -94,7 +94,7 @@ def give_back(hooked: HookedSession) -> None:
 
 
 def note_gone(close: Callable[[], None]) -> None:
-    """An environment was not closed, and is no more. Called by the garbage collector, amid anything: only noted here."""
+    """An environment was not closed, and is no more. The garbage collector calls, amid anything: only noted here."""
     _gone.append(close)
 
 

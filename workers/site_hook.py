@@ -1,3 +1,4 @@
+# pyright: basic
 """What every Python below `runlane run` executes first, as its `sitecustomize`: watch for the libraries we hook.
 
 `runlane run` puts a directory with this file alone first on PYTHONPATH. Nothing of ours is imported before the script
@@ -30,7 +31,7 @@ NEEDED = (3, 11)
 NAME = "sitecustomize"
 
 
-class _Loader(object):  # noqa: UP004  Python 2 reads this, too
+class _Loader(object):
     """The module's own loader, and our patch when it is through."""
 
     def __init__(self, loader, hook):
@@ -46,13 +47,13 @@ class _Loader(object):  # noqa: UP004  Python 2 reads this, too
     def exec_module(self, module):
         spec = getattr(module, "__spec__", None)
         if spec is not None:
-            spec.loader = self._loader
+            setattr(spec, "loader", self._loader)
         module.__loader__ = self._loader
         self._loader.exec_module(module)
         _apply(self._hook, module)
 
 
-class Finder(object):  # noqa: UP004
+class Finder(object):
     """First on `sys.meta_path`: lets the others find a watched module, and patches it when it has been executed."""
 
     def __init__(self, hooks):
@@ -69,12 +70,13 @@ class Finder(object):  # noqa: UP004
             if spec is None:
                 continue
             if hasattr(spec.loader, "exec_module") and not isinstance(spec.loader, _Loader):
-                spec.loader = _Loader(spec.loader, self._hooks[name])
+                setattr(spec, "loader", _Loader(spec.loader, self._hooks[name]))
             return spec
         return None
 
 
 def install(hooks=None):
+    # type: (dict[str, str] | None) -> None
     """Watch from now on, and patch what is there already. Again: nothing."""
     hooks = HOOKS if hooks is None else hooks
     if any(type(finder).__name__ == "Finder" and hasattr(finder, "_hooks") for finder in sys.meta_path):
@@ -101,7 +103,7 @@ def _apply(hook, module):
         _tell_once("%s: %s" % (type(error).__name__, error))
 
 
-_told = []
+_told = []  # type: list[str]
 
 
 def _tell_once(reason):

@@ -6,11 +6,11 @@ is shows when it is first reset or stepped: either environments were called mean
 
 import os
 from collections.abc import Callable
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from runlane.workers import hooked_session
-from runlane.workers.gymnasium_hook import MARK, facts_of, hooked, place
+from runlane.workers.gymnasium_hook import facts_of, observation_of, patch_family, patch_methods, place
 from runlane.workers.layer_table import LayerTable
 
 _IN_PROCESSES = "AsyncVectorEnv"
@@ -23,29 +23,12 @@ def patch_vector(module: ModuleType) -> None:
     if getattr(vector_class, "__runlane_vector__", False):
         return
     vector_class.__runlane_vector__ = True
-    own = vars(vector_class).get("__init_subclass__")
-
-    def __init_subclass__(cls: type, **options: Any) -> None:  # noqa: N807
-        if own is not None:
-            own.__func__(cls, **options)
-        else:
-            super(vector_class, cls).__init_subclass__(**options)
-        _patch_class(cls)
-
-    vector_class.__init_subclass__ = classmethod(__init_subclass__)
-    for each in _family(vector_class):
-        _patch_class(each)
-
-
-def _family(each: type) -> list[type]:
-    return [each, *(found for child in type.__subclasses__(each) for found in _family(child))]
+    _patch_class(vector_class)  # before Gymnasium 1.0 it had a step of its own
+    patch_family(vector_class, _patch_class)
 
 
 def _patch_class(each: type) -> None:
-    for name, call in (("step", call_step), ("reset", call_reset), ("close", call_close)):
-        method = vars(each).get(name)
-        if isinstance(method, FunctionType) and not hasattr(method, MARK):
-            setattr(each, name, hooked(method, call))
+    patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
 
 
 class VectorStream:
@@ -90,14 +73,14 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
 
 def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Reset all, or those of a mask."""
-    mask = (options.get("options") or {}).get("reset_mask")  # before: Gymnasium takes it out of the map
+    given: dict[str, Any] = options.get("options") or {}
+    mask = given.get("reset_mask")  # before: Gymnasium takes it out of the map
     result, is_outermost = _call(reset, env, arguments, options)
     if is_outermost:
         try:
             stream = _stream_of(env, options.get("seed"))
             if stream is not None:
-                observations = result[0] if isinstance(result, tuple) and len(result) == 2 else result
-                stream.recorder.note_reset(observations, mask)
+                stream.recorder.note_reset(observation_of(result), mask)
         except Exception as error:
             hooked_session.count_fault(error)
     return result

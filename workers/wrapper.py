@@ -9,7 +9,7 @@ What the environment returns is passed on untouched. Autoreset, for vector envir
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import gymnasium.vector
@@ -18,9 +18,11 @@ from runlane.workers import hooked_session
 from runlane.workers.attachment import Session, attach
 from runlane.workers.env_recorder import EnvRecorder, VectorRecorder
 
-_VectorEnv: Any = gymnasium.vector.VectorEnv
-# Gymnasium 0.29 calls it otherwise.
-_VectorWrapper: Any = getattr(gymnasium.vector, "VectorWrapper", None) or gymnasium.vector.VectorEnvWrapper  # type: ignore[attr-defined]  # pyright: ignore
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv, VectorWrapper
+else:  # Gymnasium 0.29 calls the wrapper otherwise
+    VectorEnv = gymnasium.vector.VectorEnv
+    VectorWrapper = getattr(gymnasium.vector, "VectorWrapper", None) or gymnasium.vector.VectorEnvWrapper
 
 
 def wrap(
@@ -40,12 +42,12 @@ def wrap(
     script runs under `runlane run`, what is wrapped here is not recorded a second time.
     Raises `TypeError` for anything but a Gymnasium environment.
     """
-    if not isinstance(env, gymnasium.Env | _VectorEnv):
+    if not isinstance(env, gymnasium.Env | VectorEnv):
         raise TypeError(f"wrap() takes a Gymnasium environment, got {type(env).__name__}")
     hooked_session.leave(env)
     is_own = session is None
     chosen = session or attach(name or _name_of(env), worker=worker, config=config)
-    if isinstance(env, _VectorEnv):
+    if isinstance(env, VectorEnv):
         return RecordedVectorEnv(env, chosen, is_own, with_observations, per_env_rows)
     return RecordedEnv(env, chosen, is_own, with_observations)
 
@@ -84,7 +86,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.session.close()
 
 
-class RecordedVectorEnv(_VectorWrapper):  # type: ignore[misc]
+class RecordedVectorEnv(VectorWrapper):
     """A vector environment whose every step is recorded, with autoreset steps flagged."""
 
     def __init__(self, env: Any, session: Session, is_own: bool, with_observations: bool, per_env_rows: bool) -> None:
@@ -99,13 +101,13 @@ class RecordedVectorEnv(_VectorWrapper):  # type: ignore[misc]
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
         mask = options.get("reset_mask") if options else None  # Gymnasium takes it out of the map
-        observations, info = self.env.reset(seed=seed, options=options)
+        observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # its hint forbids a list, its code takes one
         self._recorder.note_reset(observations, mask)
         return observations, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all, record, return what the environment returned."""
-        result: tuple[Any, Any, Any, Any, dict[str, Any]] = self.env.step(actions)
+        result = self.env.step(actions)
         self._recorder.note_step(actions, result)
         return result
 
