@@ -16,12 +16,13 @@ from runlane.actors.forwarder import Forwarder
 from runlane.actors.orphans import orphan_journals
 from runlane.actors.worker_control import WorkerControl
 from runlane.config import log_ids
-from runlane.config.errors import WireError
+from runlane.config.errors import JournalError, WireError
 from runlane.config.names import PROXY_PREFIX
 from runlane.config.settings import Settings
 from runlane.transport.ack import Batch
 from runlane.transport.clock import Clock, SystemClock
-from runlane.transport.endpoint import RoleLock, ipc_endpoint, make_run_dir, run_dir_of, unlink_socket
+from runlane.transport.endpoint import RoleLock, ipc_endpoint, is_role_alive, make_run_dir, run_dir_of, unlink_socket
+from runlane.transport.journal_head import JournalHead
 from runlane.transport.log import log_event
 from runlane.transport.messages import (
     ControlMessage,
@@ -113,15 +114,31 @@ class ProxyActor:
     def _adopt(self) -> bool:
         """Take up journals of our worker that nobody drains; returns whether there were any.
 
-        Our predecessor had them, or the worker died before it could say hello.
+        Our predecessor had them, or the worker died before it could say hello. So it is with parts of it that died:
+        a process it had started is called `worker-1`, and has no proxy of its own.
         """
         is_any = False
         for directory, info in orphan_journals(self.settings):
-            if (info.worker, info.run) == (self.worker, self.run) and self._forwarder.open(directory) is not None:
+            if info.run != self.run or not (info.worker == self.worker or self._is_dead_part(directory, info.worker)):
+                continue
+            if self._forwarder.open(directory) is not None:
                 is_any = True
                 self._seen[info.run, info.worker] = info.run_name
                 log_event(log_ids.JOURNAL_ADOPTED, stream=info.stream, worker=info.worker)
         return is_any
+
+    def _is_dead_part(self, directory: Path, worker: str) -> bool:
+        if not worker.startswith(f"{self.worker}-") or is_role_alive(
+            run_dir_of(self.settings), f"{PROXY_PREFIX}{worker}"
+        ):
+            return False
+        try:
+            head = JournalHead.open(directory)
+        except (JournalError, OSError):
+            return False
+        is_alive = head.is_writer_alive
+        head.close()
+        return not is_alive
 
     def do_work(self, timeout_s: float) -> None:
         """One turn: what the worker sent, what the router answered, what is due to go out."""

@@ -13,6 +13,9 @@ The rules, in the order of commits. A stream or run that is `running` or `stalle
 6. A stream that resumes an earlier incarnation ends it, `killed`, where nobody has said how it ended. From then
    on no report of the earlier one ends the run.
 
+7. A command that ends with exit code 0 has finished, though processes it had started were killed: streams of its
+   worker, or of parts of it (`worker-1`). Their own states say so.
+
 Nothing is refused because a step went backwards: who resumes may go on from any step. That nobody is heard of any
 more is not written here, because nobody is left to write it: readers derive it from `streams.seen_ns`.
 
@@ -90,6 +93,13 @@ UPDATE runs SET
    AND NOT EXISTS (SELECT 1 FROM streams AS r JOIN streams AS e ON r.resumed_from = e.stream
                     WHERE r.run = ?1 AND e.run = ?1 AND e.stream_no = ?7)
 """
+_FORGIVE_PARTS = """
+UPDATE runs SET state = 'finished'
+ WHERE run = ?1 AND state = 'killed' AND exit_code = 0
+   AND NOT EXISTS (SELECT 1 FROM streams WHERE run = ?1 AND state IN ('failed', 'killed', 'stopped')
+                    AND worker NOT IN (?2, ?3 || ?2) AND substr(worker, 1, length(?2) + 1) <> ?2 || '-'
+                    AND substr(worker, 1, length(?3 || ?2) + 1) <> ?3 || ?2 || '-')
+"""
 
 
 def open_stream(connection: Connection, info: StreamInfo) -> int:
@@ -137,6 +147,9 @@ def apply_run_record(connection: Connection, stream_no: int, record: RunRecord) 
         _add_facts(connection, run, record.facts)
         connection.execute(_END_STREAMS, (stream_no, run, record.state, int(record.t_ns), proxy_name("")))
         _end_run(connection, run, record, stream_no, needs_all=record.state == "finished")
+        if is_proxy and record.facts.get("exit_code") == 0:
+            prefix = proxy_name("")
+            connection.execute(_FORGIVE_PARTS, (run, str(worker).removeprefix(prefix), prefix))
 
 
 def _turn(connection: Connection, stream_no: int, run: str, record: RunRecord, *, is_first: bool) -> None:

@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from runlane.config import log_ids
+from runlane.transport.log import log_event
 from runlane.workers.attachment import Session
 from runlane.workers.env_frames import VectorFrames, frames_of
 
 AutoresetText = Literal["NextStep", "SameStep", "Disabled"]
 
+_PLAIN = {float, int, bool, np.ndarray, np.float64, np.float32, np.int64, np.int32}
 _monotonic_ns = time.monotonic_ns
 
 
@@ -23,6 +26,34 @@ def ends_of(result: Any) -> tuple[Any, Any, bool, bool]:
     observation, reward, is_done, info = result
     is_cut = bool(is_done) and bool(info.get("TimeLimit.truncated", False))
     return observation, reward, bool(is_done) and not is_cut, is_cut
+
+
+def is_on_device(value: Any) -> bool:
+    """Whether it is a tensor on a device, which to read would make the host wait for the device."""
+    device = getattr(value, "device", None)
+    if callable(device):  # JAX before 0.4.31
+        device = device()
+    return device is not None and not str(device).lower().startswith(("cpu", "tfrt_cpu"))
+
+
+class DeviceWatch:
+    """Leaves alone what lies on a device, and says so once: it is never read, so it cannot be recorded."""
+
+    def __init__(self, session: Session) -> None:
+        """`session` is told."""
+        self._session = session
+        self._is_told = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether this value is to be left alone."""
+        if not is_on_device(value):
+            return False
+        if not self._is_told:
+            self._is_told = True
+            text = f"values on {value.device} are not recorded: to read them would make every step wait for the device"
+            self._session.log(f"{text}; step a copy on the CPU, or record what matters with attach()", "warning")
+            log_event(log_ids.WORKER_FAULT, where="hook", error=text, count=1)
+        return True
 
 
 class EnvRecorder:
@@ -35,6 +66,7 @@ class EnvRecorder:
         self._observation: Any = None
         self._lane = session.lane
         self._render = frames_of(shown_env)
+        self._device = DeviceWatch(session)
 
     def note_reset(self, observation: Any) -> None:
         """It was reset. An episode that had not ended is recorded as abandoned."""
@@ -48,6 +80,10 @@ class EnvRecorder:
             observation, reward, terminated, truncated, _ = result
         else:
             observation, reward, terminated, truncated = ends_of(result)
+        if reward.__class__ not in _PLAIN or action.__class__ not in _PLAIN:
+            if self._device.holds(reward):
+                return
+            action = None if self._device.holds(action) else action
         if self.with_observations or is_reset:
             self.session.step(action, reward, terminated, truncated, observation=self._observation, is_reset=is_reset)
             self._observation = observation
@@ -71,6 +107,7 @@ class VectorRecorder:
         mode = autoreset_text(env)
         self._resets_next, self._resets_same = mode == "NextStep", mode == "SameStep"
         self._has_ended = np.zeros(self._count, bool)
+        self._device = DeviceWatch(session)
         self._lane = session.lane
         self._frames = VectorFrames(env, session.fast_lane_settings)
         session.env_count = self._count
@@ -88,6 +125,10 @@ class VectorRecorder:
     def note_step(self, actions: Any, result: Any) -> None:
         """All were stepped, and returned that."""
         observations, rewards, terminated, truncated = result[:4]
+        if rewards.__class__ is not np.ndarray or actions.__class__ is not np.ndarray:
+            if self._device.holds(rewards) or self._device.holds(terminated):
+                return
+            actions = None if self._device.holds(actions) else actions
         is_reset = self._has_ended.copy() if self._resets_next else None
         self._record(actions, rewards, terminated, truncated, is_reset)
         self._has_ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)

@@ -255,7 +255,8 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
 
 def observation_of(result: Any) -> Any:
     """The observation that a `reset` returned; old `gym` returns nothing else."""
-    return result[0] if type(result) is tuple and len(result) == 2 else result
+    is_pair = result.__class__ is tuple and len(result) == 2
+    return result[0] if is_pair else result
 
 
 def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:

@@ -237,3 +237,36 @@ def test_a_run_killed_with_everything_can_be_resumed_and_finish(store: Store) ->
     assert (run_of(store, "state, exit_code"), states_of(store)) == (("running", None), ["failed", "running"])
     say(store, second, 3, "finished", exit_code=0)
     assert run_of(store, "state, exit_code, ended_ns") == ("finished", 0, 30)
+
+
+# ---- parts -----------------------------------------------------------------------------------------------
+
+
+def end_of_command(store: Store, part: str, exit_code: int, *, other: str = "") -> tuple[Any, ...]:
+    """A worker `w` whose part was killed ends with this code; perhaps `other` was killed, too."""
+    for number, worker in enumerate(filter(None, ("w", part, other)), 1):
+        stream_no = open_stream(store, info(number, worker=worker))
+        say(store, stream_no, 1, "running")
+        if worker != "w":
+            say(store, open_stream(store, info(10 + number, worker=f"proxy-{worker}")), 1, "killed", stream="ab")
+            say(store, stream_no, 2, "killed")
+    own = open_stream(store, info(20, worker="proxy-w"))
+    say(store, own, 1, "finished" if exit_code == 0 else "failed", exit_code=exit_code)
+    return run_of(store, "state, exit_code")
+
+
+@pytest.mark.parametrize("part", ["w-1", "w-metrics"])
+def test_a_command_that_ended_well_has_finished_though_its_parts_were_killed(store: Store, part: str) -> None:
+    """As a SubprocVecEnv that nobody closed: multiprocessing ends its processes by a signal."""
+    assert end_of_command(store, part, 0) == ("finished", 0)
+    assert ask(store, f"SELECT state FROM streams WHERE worker = '{part}'") == [("killed",)]  # noqa: S608
+
+
+def test_a_command_that_ended_badly_is_not_forgiven(store: Store) -> None:
+    """Its own word stands."""
+    assert end_of_command(store, "w-1", 1) == ("failed", 1)
+
+
+def test_another_worker_that_was_killed_is_not_forgiven_by_this_ones_end(store: Store) -> None:
+    """`v` and `walker` are no parts of `w`."""
+    assert end_of_command(store, "w-1", 0, other="walker")[0] == "killed"
