@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from kinds import ROOT, interpreter_of
 from matrix.case import PURELIB, SCRIPTS, Case
 from matrix.own_project import write_project
@@ -40,7 +42,7 @@ class ScriptRun:
         self.case = case
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self._directory = directory
-        self._python = interpreter_of(case.kind or "test", *case.modules) if case.modules else Path(sys.executable)
+        self._python = interpreter_of(case.kind, *case.modules) if case.kind else _own_interpreter(case)
 
     def bare(self) -> Seen:
         """As if runlane did not exist."""
@@ -93,6 +95,13 @@ class ScriptRun:
             if (facts["environ"] or {}).get(MARK) == self.mark and facts["status"] != psutil.STATUS_ZOMBIE:
                 found.append(" ".join(facts["cmdline"] or ()))
         return found
+
+
+def _own_interpreter(case: Case) -> Path:
+    missing = [module for module in case.modules if find_spec(module) is None]
+    if missing:
+        pytest.skip(f"NO {', '.join(missing)} for {case.name}: install the tests' packages with `make install`")
+    return Path(sys.executable)
 
 
 def _communicate(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:

@@ -14,6 +14,8 @@ from runlane.config.log_ids import REGISTRY
 # What runlane may add to standard error: what its launcher says, and its log lines.
 _LOG_LINE = rf"(\S+Z [A-Z]+ +\S+ )?({'|'.join(REGISTRY)}) "
 _OURS = re.compile(rf"(runlane: |         |{_LOG_LINE})".encode())
+# A traceback through an environment passes the hook: its frames are between the script's, which are all there.
+_OUR_FRAME = re.compile(rb'  File "[^"\n]*runlane/workers/[^"\n]*", line \d+, in \w+\n(?:    [^\n]*\n)*')
 _DIGITS = 6  # of a return: sums of floats in another order differ behind that
 
 
@@ -37,7 +39,7 @@ def differences(case: Case, bare: Seen, recorded: Seen) -> Iterator[str]:
 
 
 def _stderr_differences(case: Case, bare: Seen, recorded: Seen) -> Iterator[str]:
-    before, after = Counter(bare.stderr.split(b"\n")), Counter(recorded.stderr.split(b"\n"))
+    before, after = Counter(bare.stderr.split(b"\n")), Counter(_OUR_FRAME.sub(b"", recorded.stderr).split(b"\n"))
     for line in before - after:
         yield f"missing on stderr: {line[:300]!r}"
     for line in after - before:
