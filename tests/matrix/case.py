@@ -29,6 +29,7 @@ class Case:
     abandons_open: bool = True  # an episode that runs at the end; False: nobody was left to say so
     shares_streams: bool = False  # environments one after another in one stream: only sums can be compared
     unrecorded: tuple[str, ...] = ()  # environments, by the script's names for them, that are not
+    workers: tuple[str, ...] = ()  # names of the streams, where they are not numbered slots
     metrics: bool = False  # the result says how many values of which scalar it logged
     # What is to be seen on standard error.
     told: tuple[str, ...] = ()
@@ -126,9 +127,7 @@ def _interpreters() -> list[Case]:
     nothing = ("recorded nothing",)
     return [
         Case("sitecustomize, config and workers of its own", start, "project", is_fast=FAST),
-        Case(
-            "python -I", start, "isolated.py", python_options=("-I",), is_recorded=False, told=nothing, is_fast=FAST
-        ),
+        Case("python -I", start, "isolated.py", python_options=("-I",), is_recorded=False, told=nothing, is_fast=FAST),
         Case(
             "python -S",
             start,
@@ -165,14 +164,15 @@ def _libraries() -> list[Case]:
                 (how,),
                 kind="pettingzoo",
                 modules=("pettingzoo",),
+                workers=tuple(f"worker-{agent}" for agent in agents),
                 is_fast=how.startswith("toy"),
             )
-            for name, how in (
-                ("parallel, a class of its own", "toy"),
-                ("AEC, a class of its own", "toy_aec"),
-                ("parallel, rps_v2", "parallel"),
-                ("AEC, rps_v2", "aec"),
-                ("AEC, connect_four_v3", "masked"),
+            for name, how, agents in (
+                ("parallel, a class of its own", "toy", ("first", "second")),
+                ("AEC, a class of its own", "toy_aec", ("first", "second")),
+                ("parallel, rps_v2", "parallel", ("player_0", "player_1")),
+                ("AEC, rps_v2", "aec", ("player_0", "player_1")),
+                ("AEC, connect_four_v3", "masked", ("player_0", "player_1")),
             )
         ),
         Case("dictionaries", "MiniGrid", "minigrid_loop.py", ("dict",), modules=("minigrid",), is_fast=FAST),
@@ -184,6 +184,47 @@ def _libraries() -> list[Case]:
         Case("SyncVectorEnv", "gym 0.26", "old_gym_loop.py", ("vector",), kind="gym"),
     ]
 
+
+# What the reference page says of each group: what is a stream there, and what is told apart.
+STREAMS = {
+    "Gymnasium, one environment": (
+        "an environment, from its first reset on; closed, the next one of its kind goes on in its stream",
+        "episodes that end, are cut short, or are abandoned by a reset; the resets of an `Autoreset` wrapper",
+    ),
+    "Gymnasium, a script that ends badly": (
+        "an environment",
+        "a running episode is abandoned by an orderly end, by exception or `sys.exit()` too, and else without an end",
+    ),
+    "Gymnasium, SyncVectorEnv and AsyncVectorEnv": (
+        "each sub-environment, in whatever process it lives",
+        "the ways of resetting: the call that only resets is no step",
+    ),
+    "Gymnasium, native vector environments": (
+        "the vector environment; its environments by `env_index`",
+        "the ways of resetting: the row of one that was only reset has `is_reset` 1",
+    ),
+    "Processes and threads": (
+        "an environment of a process; after `os.fork()` each side's",
+        "a forked child's stream is the next incarnation of the parent's worker, with `forked_from`",
+    ),
+    "How Python is started": (
+        "an environment; nothing where Python was told to look at no variable (`-I`) or at no `sitecustomize` (`-S`)",
+        "that nothing is recorded, loudly",
+    ),
+    "Stable-Baselines3": ("each environment of a `DummyVecEnv` or `SubprocVecEnv`", "as of one environment"),
+    "CleanRL": ("each sub-environment", "as of vector environments; scalars of a `SummaryWriter` are metrics"),
+    "tianshou": ("each environment of a `DummyVectorEnv` or `SubprocVectorEnv`", "as of one environment"),
+    "PettingZoo": (
+        "each agent, from its first action on",
+        "an action that is not `None` is a step; in turns its reward is what `last()` says when the turn comes back",
+    ),
+    "MiniGrid": ("an environment", "as of one environment"),
+    "ALE": (
+        "an environment, behind its frame skip",
+        "a lost life that a wrapper makes an end is one; a wrapper's own steps in `reset()` are none",
+    ),
+    "gym 0.26": ("an environment; each sub-environment of a vector environment", "as of Gymnasium before 1.0"),
+}
 
 CASES = [*_gymnasium(), *_gymnasium_vector(), *_processes(), *_interpreters(), *_libraries()]
 FAST_CASES = [case for case in CASES if case.is_fast]

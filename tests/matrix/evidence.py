@@ -8,12 +8,12 @@ from runlane.actors.store_reader import query
 
 # All records of a stream, each seq once: a vector step has a row for each environment in the view.
 _SEQS = """
-SELECT seq FROM (SELECT DISTINCT seq FROM step_records WHERE stream = '{stream}')
-UNION ALL SELECT seq FROM episodes WHERE stream = '{stream}'
-UNION ALL SELECT seq FROM metrics WHERE stream = '{stream}'
-UNION ALL SELECT seq FROM logs WHERE stream = '{stream}'
-UNION ALL SELECT seq FROM infos WHERE stream = '{stream}'
-UNION ALL SELECT seq FROM run_states WHERE stream = '{stream}'
+SELECT seq FROM (SELECT DISTINCT seq FROM step_records WHERE stream = ?1)
+UNION ALL SELECT seq FROM episodes WHERE stream = ?1
+UNION ALL SELECT seq FROM metrics WHERE stream = ?1
+UNION ALL SELECT seq FROM logs WHERE stream = ?1
+UNION ALL SELECT seq FROM infos WHERE stream = ?1
+UNION ALL SELECT seq FROM run_states WHERE stream = ?1
 ORDER BY seq
 """
 
@@ -24,17 +24,18 @@ class Evidence:
     def __init__(self, database: Path, name: str) -> None:
         """Reads all of it."""
         self._database = database
-        self.streams = [
-            dict(zip(("stream", "worker", "forked_from", "steps", "episodes", "last_seq"), row, strict=True))
+        self.streams: list[dict[str, Any]] = [
+            dict[str, Any](zip(("stream", "worker", "forked_from", "steps", "episodes", "last_seq"), row, strict=True))
             for row in self._rows(
                 "SELECT stream, worker, forked_from, streams.steps, streams.episodes, last_seq "
                 "FROM streams JOIN runs USING (run) "
-                f"WHERE name = '{name}' AND worker NOT LIKE 'proxy-%' ORDER BY stream_no"
+                "WHERE name = ? AND worker NOT LIKE 'proxy-%' ORDER BY stream_no",
+                name,
             )
         ]
 
-    def _rows(self, statement: str) -> list[tuple[Any, ...]]:
-        return list(query(self._database, statement)[1])
+    def _rows(self, statement: str, *bindings: str) -> list[tuple[Any, ...]]:
+        return list(query(self._database, statement, bindings)[1])
 
     def environments(self) -> list[dict[str, Any]]:
         """Each environment that made a step: its steps, and its episodes by how they ended."""
@@ -42,11 +43,10 @@ class Evidence:
         for stream in self.streams:
             by_index: dict[int, dict[str, Any]] = defaultdict(lambda: {"steps": 0, "ended": [], "abandoned": []})
             key = stream["stream"]
-            counts = f"SELECT env_index, count(*) FROM steps WHERE stream = '{key}' GROUP BY 1"
-            for index, steps in self._rows(counts):
+            for index, steps in self._rows("SELECT env_index, count(*) FROM steps WHERE stream = ? GROUP BY 1", key):
                 by_index[index]["steps"] = steps
-            ends = f"SELECT env_index, length, episode_return, outcome FROM episodes WHERE stream = '{key}'"
-            for index, length, total, outcome in self._rows(ends):
+            ends = "SELECT env_index, length, episode_return, outcome FROM episodes WHERE stream = ?"
+            for index, length, total, outcome in self._rows(ends, key):
                 by_index[index]["abandoned" if outcome == "abandoned" else "ended"].append((length, total))
             found += by_index.values()
         return found
@@ -56,10 +56,10 @@ class Evidence:
         found: list[str] = []
         for stream in self.streams:
             key, last_seq = stream["stream"], stream["last_seq"]
-            seqs = [row[0] for row in self._rows(_SEQS.format(stream=key))]
+            seqs = [row[0] for row in self._rows(_SEQS, key)]
             if seqs != list(range(1, last_seq + 1)):
                 found.append(f"{stream['worker']}: seqs have gaps or repeat: {len(seqs)} up to {last_seq}")
-            drops = self._rows(f"SELECT kind, reason, records FROM drops WHERE stream = '{key}'")
+            drops = self._rows("SELECT kind, reason, records FROM drops WHERE stream = ?", key)
             if drops:
                 found.append(f"{stream['worker']}: drops {drops}")
             found += self._unequal_episodes(stream)
@@ -70,7 +70,8 @@ class Evidence:
         rows = self._rows(
             "SELECT episode, env_index, length, episode_return, count(steps.seq), sum(reward) FROM episodes "
             "LEFT JOIN steps USING (stream, env_index, episode) "
-            f"WHERE stream = '{stream['stream']}' GROUP BY episodes.stream, env_index, episode"
+            "WHERE stream = ? GROUP BY episodes.stream, env_index, episode",
+            stream["stream"],
         )
         wrong = [row for row in rows if row[2] != row[4] or abs(row[3] - row[5]) > 1e-6]
         return [f"{stream['worker']}: episode {row[0]} says {row[2:4]}, its steps {row[4:]}" for row in wrong]
@@ -81,5 +82,10 @@ class Evidence:
 
     def metrics(self) -> dict[str, int]:
         """How many values of each scalar."""
-        streams = ",".join(f"'{stream['stream']}'" for stream in self.streams)
-        return dict(self._rows(f"SELECT name, count(*) FROM metrics WHERE stream IN ({streams}) GROUP BY 1"))  # type: ignore[arg-type]
+        found: dict[str, int] = defaultdict(int)
+        for stream in self.streams:
+            for name, count in self._rows(
+                "SELECT name, count(*) FROM metrics WHERE stream = ? GROUP BY 1", stream["stream"]
+            ):
+                found[name] += count
+        return found

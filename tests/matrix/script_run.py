@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -67,7 +67,7 @@ class ScriptRun:
         )
         with _Viewer(watched_dir) as viewer:
             out, err = _communicate(process)
-        found = json.loads(result.read_text()) if result.exists() else {}
+        found: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
         return Seen(process.returncode, out, err, found, viewer.frames)
 
     def _script(self) -> list[str]:
@@ -91,8 +91,9 @@ class ScriptRun:
         """Command lines of processes that come of this run and still are."""
         found: list[str] = []
         for process in psutil.process_iter(["environ", "cmdline", "status"]):
-            facts = process.info
-            if (facts["environ"] or {}).get(MARK) == self.mark and facts["status"] != psutil.STATUS_ZOMBIE:
+            facts: dict[str, Any] = process.info
+            variables: dict[str, str] = facts["environ"] or {}
+            if variables.get(MARK) == self.mark and facts["status"] != psutil.STATUS_ZOMBIE:
                 found.append(" ".join(facts["cmdline"] or ()))
         return found
 
@@ -124,7 +125,7 @@ class _Viewer:
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
-    def __enter__(self) -> "_Viewer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -70,10 +70,12 @@ def contradictions(case: Case, result: dict[str, Any], evidence: Evidence) -> It
     if counted != stored:
         yield f"the script counted\n  {_shown(counted)}\nand stored is\n  {_shown(stored)}"
     yield from evidence.faults()
-    yield from _slot_faults(evidence.slots())
+    yield from _slot_faults(evidence.slots(), case.workers)
     if case.metrics:
         found = evidence.metrics()
-        yield from (f"{name}: {found.get(name)} values" for name, n in result["metrics"].items() if found.get(name) != n)
+        yield from (
+            f"{name}: {found.get(name)} values" for name, n in result["metrics"].items() if found.get(name) != n
+        )
 
 
 Counts = tuple[int, list[tuple[int, float]], list[tuple[int, float]]]
@@ -107,9 +109,9 @@ def _shown(each: list[Counts]) -> str:
     )
 
 
-def _slot_faults(slots: list[str]) -> Iterator[str]:
+def _slot_faults(slots: list[str], named: tuple[str, ...]) -> Iterator[str]:
     """Each slot of the command once, and none left out."""
-    numbered = {f"worker-{number}" for number in range(1, len(slots))} | {"worker"}
+    numbered = set(named) or {f"worker-{number}" for number in range(1, len(slots))} | {"worker"}
     if len(set(slots)) != len(slots):
         yield f"a slot was handed out twice: {slots}"
     elif set(slots) != numbered:

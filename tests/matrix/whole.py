@@ -1,4 +1,4 @@
-"""The whole matrix, each case with a graph of its own that `runlane run` starts: `make matrix`, not part of `make test`.
+"""The whole matrix, each case with a graph of its own that `runlane run` starts: `make matrix`, never `make test`.
 
 pytest collects this file only where it is named. A case whose environment is missing is skipped, loudly.
 """
@@ -26,12 +26,6 @@ def directory() -> Iterator[Path]:
     """Of few letters: the path of a socket has to be short."""
     with tempfile.TemporaryDirectory(prefix="rl-", dir="/tmp") as name:
         yield Path(name)
-
-
-def test_each_case_has_a_name_of_its_own() -> None:
-    """A failure and a row of the reference page each say which case is meant."""
-    titles = [title(case) for case in CASES]
-    assert len(set(titles)) == len(titles)
 
 
 @pytest.mark.parametrize("case", CASES, ids=title)

@@ -1,11 +1,11 @@
-"""Unedited scripts, bare and under `runlane run`: the quick part of the matrix, over one graph. `make matrix` is the whole."""
+"""Unedited scripts, bare and under `runlane run`: the quick part of the matrix. `make matrix` runs the whole."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from matrix.case import CASES, FAST_CASES, Case, title
+from matrix.case import FAST_CASES, Case, title
 from matrix.evidence import Evidence
 from matrix.script_run import ScriptRun
 from matrix.verdict import contradictions, differences
@@ -25,7 +25,9 @@ def graph() -> Iterator[GraphUnderTest]:
 
 
 @pytest.mark.parametrize("case", FAST_CASES, ids=title)
-def test_a_script_is_the_same_and_each_of_its_steps_is_stored(case: Case, graph: GraphUnderTest, tmp_path: Path) -> None:
+def test_a_script_is_the_same_and_each_of_its_steps_is_stored(
+    case: Case, graph: GraphUnderTest, tmp_path: Path
+) -> None:
     """Exit code, stdout and results are those of the bare run; steps, episodes and returns in SQL the script's own."""
     run = ScriptRun(case, tmp_path)
     run_dir = run_dir_of(graph.settings)

@@ -1,4 +1,4 @@
-"""ALE as a script drives it: `atari_loop.py RESULT skip` with a frame skip of its own, `preprocessing` with Gymnasium's."""
+"""ALE as a script drives it: `atari_loop.py RESULT skip`, a frame skip of its own; `preprocessing`: Gymnasium's."""
 
 import sys
 

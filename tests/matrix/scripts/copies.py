@@ -1,10 +1,10 @@
 """Environments that are copied deeply and pickled in mid-episode; each copy goes its own way.
 
-Before a copy's own first reset its steps are counted under `… before its reset`: they are of an episode that is another's.
+Before a copy's own first reset its steps are counted apart: they are of an episode that is another's.
 """
 
 import copy
-import pickle
+import pickle  # noqa: TID251
 import sys
 
 import gymnasium as gym

@@ -22,9 +22,7 @@ def make_algorithm(env):
     net = Net(state_shape=env.observation_space.shape, hidden_sizes=[16])
     actor = DiscreteActor(preprocess_net=net, action_shape=env.action_space.n)
     critic = DiscreteCritic(preprocess_net=net)
-    policy = DiscreteActorPolicy(
-        actor=actor, action_space=env.action_space, dist_fn=lambda chances: torch.distributions.Categorical(chances)
-    )
+    policy = DiscreteActorPolicy(actor=actor, action_space=env.action_space, dist_fn=torch.distributions.Categorical)
     return PPO(policy=policy, critic=critic, optim=AdamOptimizerFactory(lr=1e-3))
 
 

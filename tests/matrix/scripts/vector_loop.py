@@ -1,4 +1,4 @@
-"""SyncVectorEnv and AsyncVectorEnv in each way of resetting that this Gymnasium has: `vector_loop.py RESULT CLASS MODE`."""
+"""Vector environments in each way of resetting: `vector_loop.py RESULT sync|async MODE [START METHOD]`."""
 
 import sys
 
