@@ -84,9 +84,18 @@ def need_of(kind: WorkerType, answer: ProbeAnswer) -> Need:
     if not answer.missing:
         return Need()
     lacking = ["runlane" if name == OURS else name for name in answer.missing]
-    packages = [*(["runlane"] if OURS in answer.missing else []), *(kind.pip if set(lacking) - {"runlane"} else [])]
-    remedy = shlex.join([answer.python, "-m", "pip", "install", *packages])
-    return Need(f"this Python has no {', '.join(lacking)}", remedy)
+    return Need(f"this Python has no {', '.join(lacking)}", _remedy(kind, answer))
+
+
+def _remedy(kind: WorkerType, answer: ProbeAnswer) -> str:
+    """One command. The window's own environment is left alone where a kind pins what others have, too."""
+    if kind.is_apart and answer.python == interpreter_path(""):
+        own = f".venvs/{kind.key}"
+        make = shlex.join([answer.python, "-m", "venv", own])
+        return f"{make} && {shlex.join([f'{own}/bin/python', '-m', 'pip', 'install', 'runlane', *kind.pip])}"
+    packages = ["runlane"] if OURS in answer.missing else []
+    packages += kind.pip if set(answer.missing) - {OURS} else []
+    return shlex.join([answer.python, "-m", "pip", "install", *packages])
 
 
 def program_need(

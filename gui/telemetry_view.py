@@ -17,6 +17,7 @@ from runlane.gui.telemetry_history import RawRows, load_history, raw_rows
 from runlane.gui.telemetry_model import LENGTH, OWN, RATE, RETURN, SeriesKey, WorkerHistory
 from runlane.gui.telemetry_tables_view import TelemetryTables
 from runlane.gui.tokens import Tokens
+from runlane.gui.warning_view import WarningBanner
 from runlane.transport.records import ALIVE
 
 SMOOTHINGS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.99)
@@ -74,6 +75,8 @@ class TelemetryView(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(10)
         layout.addLayout(self._header())
+        self.warning = WarningBanner(self._controller, self._tokens)
+        layout.addWidget(self.warning)
         splitter = QSplitter(Qt.Orientation.Vertical)
         splitter.setChildrenCollapsible(False)
         splitter.setHandleWidth(10)
@@ -155,6 +158,7 @@ class TelemetryView(QWidget):
         """Draw in the colours of a scheme."""
         self._tokens = tokens
         self._keys = None
+        self.warning.set_tokens(tokens)
         self.grid.set_tokens(tokens)
         self.tables.set_tokens(tokens)
         for button in self._buttons:

@@ -12,7 +12,7 @@ class WorkerType:
     It runs with an interpreter that can import `packages`, which `pip` installs; of `programs` one has to be on the
     PATH for each group, unless the option `program_option` says where one is; `apt` installs them. Where an
     interpreter is another program's (`python_flag`), the module runs in ours and is told of it. `name_keys` are the
-    options that name a run.
+    options that name a run. What is best kept apart from everything else, for its pins, `is_apart`.
     """
 
     key: str
@@ -30,6 +30,7 @@ class WorkerType:
     python_flag: str = ""
     python_hint: str = ""
     name_keys: tuple[str, ...] = ()
+    is_apart: bool = False
 
 
 def _steps(default: int, tip: str = "Environment steps, at most", label: str = "Total steps") -> WorkerOption:
@@ -82,6 +83,7 @@ _CLEANRL = WorkerType(
     module="runlane.workers.cleanrl",
     packages=("gymnasium", "torch"),
     name_keys=("script",),
+    is_apart=True,
     pip=("gymnasium[classic-control]==0.29.1", "torch", "tensorboard", "tyro"),
     options=(
         WorkerOption(
@@ -166,6 +168,7 @@ _SPADE = WorkerType(
     worker="spade",
     module="runlane.workers.spade_bdi",
     packages=("spade", "spade_bdi", "gymnasium"),
+    is_apart=True,
     pip=("spade==4.1.4", "spade-bdi==0.3.3", "pyjabber==0.4.5", "greenlet", "gymnasium[toy-text]"),
     options=(
         _episodes(200),
