@@ -337,10 +337,9 @@ class HealthModel:
         """The worker tells of its run; its proxy tells how its process ended."""
         exit_code: Any = record.facts.get("exit_code")
         worker = info.worker.removeprefix(PROXY_PREFIX)
-        if len({known.info.worker for known in self._workers.values() if known.info.run == info.run}) > 1:
-            name = f"{name} · {worker}"
+        is_many = len({known.info.worker for known in self._workers.values() if known.info.run == info.run}) > 1
         code = exit_code if isinstance(exit_code, int) else None
-        self.alerts.on_run(info.run, worker, name, record.state, now_s, code)
+        self.alerts.on_run(info.run, worker, name, record.state, now_s, code, is_one_of_many=is_many)
 
     def _note_worker(self, info: StreamInfo, now_s: float) -> None:
         if info.worker.startswith(PROXY_PREFIX):

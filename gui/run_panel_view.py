@@ -177,7 +177,7 @@ def _rate(entry: RunEntry) -> str:
 
 
 def _worker_text(entry: RunEntry) -> str:
-    return f"{entry.workers} worker{'' if entry.workers == 1 else 's'}" if entry.workers else ""
+    return f"{entry.workers} agents" if entry.workers > 1 else "1 worker" if entry.workers else ""
 
 
 def _progress_note(entry: RunEntry) -> str:

@@ -11,7 +11,8 @@ from runlane.gui.controls_view import EmptyState, IconButton, Label
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
 from runlane.gui.plot_grid_view import PlotGrid, title_of
 from runlane.gui.plot_lines import group_name, inside
-from runlane.gui.plot_view import PlotChoices, PlotCurve
+from runlane.gui.plot_view import MANY_AGENTS, PlotChoices, PlotCurve
+from runlane.gui.presenters import agent_of
 from runlane.gui.series import AXES, Axis, Envelope
 from runlane.gui.telemetry_history import RawRows, load_history, raw_rows
 from runlane.gui.telemetry_model import LENGTH, OWN, RATE, RETURN, SeriesKey, WorkerHistory
@@ -128,7 +129,13 @@ class TelemetryView(QWidget):
         )
         self._band.setAccessibleName("Mean and band of seeds")
         self._band.toggled.connect(self._on_banded)
-        for widget in (self._axis, self._smoothing, self._band):
+        self._split = QPushButton("each agent")
+        self._split.setCheckable(True)
+        self._split.setToolTip("Draw every agent of a run by itself, and not the mean of all ± standard deviation")
+        self._split.setAccessibleName("A line for each agent")
+        self._split.setVisible(False)
+        self._split.toggled.connect(self._on_split)
+        for widget in (self._axis, self._smoothing, self._band, self._split):
             header.addWidget(widget)
         for icon, tip, slot in (
             ("pause", "Hold plots and tables; recording goes on (Space)", self.toggle_pause),
@@ -321,6 +328,7 @@ class TelemetryView(QWidget):
             self._keys = None  # the others on the next ticks
             self._next_curves_s = 0.0
         self._runs.setText(f"Runs {len(runs)}" if len(runs) > 1 else "Runs")
+        self._split.setVisible(any(self._model.worker_count(run) >= MANY_AGENTS for run in runs))
         for name, plot in self.grid.plots.items():
             plot.show_curves([curve for key in keys if key.name == name and (curve := self._curve(key))], self._choices)
 
@@ -328,18 +336,23 @@ class TelemetryView(QWidget):
         entry = self._controller.runs.entry(run)
         return entry.title if entry is not None else run[:12]
 
-    def _color(self, run: str) -> str:
+    def _color(self, run: str, place: int = 0) -> str:
         entry = self._controller.runs.entry(run)
-        return self._tokens.series[(entry.color_index if entry is not None else 0) % len(self._tokens.series)]
+        first = entry.color_index if entry is not None else 0
+        return self._tokens.series[(first + place) % len(self._tokens.series)]
 
     def _curve(self, key: SeriesKey) -> PlotCurve | None:
         series = self._model.series(key)
         if series is None:
             return None
         title = self._title(key.run)
-        is_alone = sum(other.name == key.name for other in self._model.keys(key.run)) == 1
-        label = title if is_alone else f"{title} · {key.worker}"
-        return PlotCurve(key, label, self._color(key.run), series, group_name(title))
+        same = [other.worker for other in self._model.keys(key.run) if other.name == key.name]
+        label = title if len(same) == 1 else f"{title} · {agent_of(key.worker)}"
+        is_merged = len(same) >= MANY_AGENTS and not self._split.isChecked()
+        # Of several runs each keeps its colour; of one alone, each agent has one.
+        place = 0 if is_merged or len(self.runs_shown()) > 1 else same.index(key.worker)
+        color = self._color(key.run, place)
+        return PlotCurve(key, label, color, series, group_name(title), title if is_merged else "")
 
     # ---- the store ----
 
@@ -394,6 +407,11 @@ class TelemetryView(QWidget):
 
     def _on_banded(self, is_banded: bool) -> None:
         self.set_banded(is_banded=is_banded)
+
+    def _on_split(self, _is_split: bool) -> None:
+        self._keys = None
+        self._look_for_curves()
+        self.grid.refresh_next(len(self.grid.plots))
 
     def _on_overlay(self, run: str, is_shown: bool) -> None:
         self.overlay(run, is_shown=is_shown)

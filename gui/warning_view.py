@@ -2,7 +2,7 @@
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from runlane.gui.controls_view import IconButton, Label
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
@@ -25,7 +25,7 @@ class WarningBanner(QFrame):
         *,
         is_short: bool = False,
     ) -> None:
-        """`is_short`: the headline and the lines, without the words around them."""
+        """`is_short`: the headline, and a button that copies the lines."""
         super().__init__(parent)
         self.setProperty("role", "warning")
         self.setVisible(False)
@@ -45,10 +45,14 @@ class WarningBanner(QFrame):
         self.code.setWordWrap(True)
         self.copy = IconButton("copy", "Copy the lines", tokens)
         self.copy.clicked.connect(lambda: copy_text(self.code.whole_text))
+        self.copy_button = QPushButton("Copy the lines to add")
+        self.copy_button.clicked.connect(lambda: copy_text(self.code.whole_text))
         words = QVBoxLayout()
         words.setSpacing(4)
         words.addWidget(self.headline)
         words.addWidget(self.before)
+        words.addWidget(self.copy_button)
+        self.copy_button.setVisible(is_short)
         words.addStretch(1)
         lines = QHBoxLayout()
         lines.setSpacing(6)
@@ -57,13 +61,15 @@ class WarningBanner(QFrame):
         self._columns = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
         self._columns.setContentsMargins(12, 10, 10, 10)
         self._columns.setSpacing(8)
-        self._columns.addLayout(words, 1)
+        self._columns.addLayout(words, 2)
         right = QVBoxLayout()
         right.setSpacing(6)
         right.addLayout(lines)
         right.addWidget(self.after)
         right.addStretch(1)
-        self._columns.addLayout(right, 1)
+        self._columns.addLayout(right, 3)
+        for widget in (self.code, self.copy):
+            widget.setVisible(not is_short)
         controller.ticked.connect(self._on_tick)
         controller.selection_changed.connect(self._on_selected)
         self._on_selected(controller.selected)
@@ -93,6 +99,7 @@ class WarningBanner(QFrame):
             label.show_text(text)
             label.setVisible(bool(text) and not self._is_short)
         self.code.show_text(warning.code)
+        self.copy_button.setToolTip(warning.code)
         self.setAccessibleName(warning.headline)
         self.setAccessibleDescription(f"{warning.before} {warning.code} {warning.after}")
 
