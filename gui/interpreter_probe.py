@@ -4,6 +4,7 @@ What a worker needs is looked for and not imported: an import of torch takes sec
 """
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -99,12 +100,15 @@ def _remedy(kind: WorkerType, answer: ProbeAnswer) -> str:
 
 
 def program_need(
-    kind: WorkerType, values: Mapping[str, OptionValue], which: Callable[[str], object] = shutil.which
+    kind: WorkerType,
+    values: Mapping[str, OptionValue],
+    which: Callable[[str], object] = shutil.which,
+    environment: Mapping[str, str] = os.environ,
 ) -> Need:
     """What a kind of worker lacks of programs that are no Python. `values` are the options by key."""
-    groups = kind.programs
-    if str(values.get(kind.program_option, "") or "").strip():
-        groups = groups[1:]  # the first one is the engine, and somebody said where it is
+    groups = () if str(values.get(kind.program_option, "")).strip() else kind.programs  # or somebody said where it is
+    if kind.display_program and not environment.get("DISPLAY"):
+        groups = (*groups, (kind.display_program,))
     lacking = [group[0] for group in groups if not any(which(name) for name in group)]
     if not lacking:
         return Need()

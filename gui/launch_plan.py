@@ -102,7 +102,8 @@ def default_name(plan: LaunchPlan) -> str:
     kind = worker_type_named(plan.worker_type)
     if kind is not None:
         given = {option.key: str(plan.options.get(option.key, option.default)) for option in kind.options}
-        return "-".join(Path(given[key]).stem for key in kind.name_keys if given[key].strip()) or kind.key
+        name = "-".join(Path(given[key]).stem for key in kind.name_keys if given[key].strip()) or kind.key
+        return "".join(mark for mark in name if mark.isprintable())[:MAX_NAME]
     words = _words(plan.command)
     script = next((word for word in words if word.endswith(".py")), words[0] if words else "run")
     return Path(script).stem or "run"

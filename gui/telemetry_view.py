@@ -46,7 +46,7 @@ class TelemetryView(QWidget):
         self._overlaid: list[str] = []
         self._hidden: set[str] = set()  # names of plots that were unticked
         self._ticked: set[str] = set()  # and those that were ticked
-        self._is_active = self._is_paused = False
+        self._is_active = self._is_paused = self._is_split = False
         self._ticks = 0
         self._next_curves_s = self._next_tell_s = 0.0
         self._keys: object = None
@@ -129,13 +129,7 @@ class TelemetryView(QWidget):
         )
         self._band.setAccessibleName("Mean and band of seeds")
         self._band.toggled.connect(self._on_banded)
-        self._split = QPushButton("each agent")
-        self._split.setCheckable(True)
-        self._split.setToolTip("Draw every agent of a run by itself, and not the mean of all ± standard deviation")
-        self._split.setAccessibleName("A line for each agent")
-        self._split.setVisible(False)
-        self._split.toggled.connect(self._on_split)
-        for widget in (self._axis, self._smoothing, self._band, self._split):
+        for widget in (self._axis, self._smoothing, self._band):
             header.addWidget(widget)
         for icon, tip, slot in (
             ("pause", "Hold plots and tables; recording goes on (Space)", self.toggle_pause),
@@ -328,7 +322,6 @@ class TelemetryView(QWidget):
             self._keys = None  # the others on the next ticks
             self._next_curves_s = 0.0
         self._runs.setText(f"Runs {len(runs)}" if len(runs) > 1 else "Runs")
-        self._split.setVisible(any(self._model.worker_count(run) >= MANY_AGENTS for run in runs))
         for name, plot in self.grid.plots.items():
             plot.show_curves([curve for key in keys if key.name == name and (curve := self._curve(key))], self._choices)
 
@@ -348,7 +341,7 @@ class TelemetryView(QWidget):
         title = self._title(key.run)
         same = [other.worker for other in self._model.keys(key.run) if other.name == key.name]
         label = title if len(same) == 1 else f"{title} · {agent_of(key.worker)}"
-        is_merged = len(same) >= MANY_AGENTS and not self._split.isChecked()
+        is_merged = len(same) >= MANY_AGENTS and not self._is_split
         # Of several runs each keeps its colour; of one alone, each agent has one.
         place = 0 if is_merged or len(self.runs_shown()) > 1 else same.index(key.worker)
         color = self._color(key.run, place)
@@ -408,8 +401,9 @@ class TelemetryView(QWidget):
     def _on_banded(self, is_banded: bool) -> None:
         self.set_banded(is_banded=is_banded)
 
-    def _on_split(self, _is_split: bool) -> None:
-        self._keys = None
+    def set_split(self, is_split: bool) -> None:
+        """Draw every agent of a run by itself, and not the mean of all ± standard deviation."""
+        self._is_split, self._keys = is_split, None
         self._look_for_curves()
         self.grid.refresh_next(len(self.grid.plots))
 
@@ -440,6 +434,12 @@ class TelemetryView(QWidget):
     def _on_choose_plots(self) -> None:
         menu, shown = QMenu(self), self.plots_shown()
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        if any(self._model.worker_count(run) >= MANY_AGENTS for run in self.runs_shown()):
+            split = menu.addAction("A line for each agent")
+            split.setCheckable(True)
+            split.setChecked(self._is_split)
+            split.toggled.connect(self.set_split)
+            menu.addSeparator()
         for name in self._model.names(self.runs_shown()):
             action = menu.addAction(title_of(name))
             action.setCheckable(True)

@@ -9,10 +9,11 @@ from runlane.gui.worker_option import WorkerOption
 class WorkerType:
     """A worker that ships with runlane. `worker` is its name in a run, by which the window knows its type.
 
-    It runs with an interpreter that can import `packages`, which `pip` installs; of `programs` one has to be on the
-    PATH for each group, unless the option `program_option` says where one is; `apt` installs them. Where an
-    interpreter is another program's (`python_flag`), the module runs in ours and is told of it. `name_keys` are the
-    options that name a run. What is best kept apart from everything else, for its pins, `is_apart`.
+    It runs with an interpreter that can import `packages`, which `pip` installs; what is best kept apart from
+    everything else, for its pins, `is_apart`. Where an interpreter is another program's (`python_flag`), the module
+    runs in ours and is told of it. Of each group of `programs` one has to be on the PATH, unless the option
+    `program_option` says where it is; `display_program` makes a display where there is none; `apt` installs them.
+    `name_keys` are the options that name a run.
     """
 
     key: str
@@ -24,6 +25,7 @@ class WorkerType:
     pip: tuple[str, ...] = ()
     programs: tuple[tuple[str, ...], ...] = ()
     program_option: str = ""
+    display_program: str = ""
     apt: tuple[str, ...] = ()
     options: tuple[WorkerOption, ...] = ()
     seed_flag: str = "--seed"
@@ -31,10 +33,6 @@ class WorkerType:
     python_hint: str = ""
     name_keys: tuple[str, ...] = ()
     is_apart: bool = False
-
-
-def _steps(default: int, tip: str = "Environment steps, at most", label: str = "Total steps") -> WorkerOption:
-    return WorkerOption(key="steps", label=label, flag="--steps", default=default, least=1, tip=tip)
 
 
 def _episodes(default: int) -> WorkerOption:
@@ -51,7 +49,14 @@ _CARTPOLE = WorkerType(
     packages=("gymnasium",),
     pip=("gymnasium",),
     options=(
-        _steps(300_000),
+        WorkerOption(
+            key="steps",
+            label="Total steps",
+            flag="--steps",
+            default=300_000,
+            least=1,
+            tip="Environment steps, at most",
+        ),
         WorkerOption(
             key="target",
             label="Target return",
@@ -144,10 +149,10 @@ _SB3 = WorkerType(
             tip="Id of a Gymnasium environment",
         ),
         WorkerOption(
-            key="steps", label="Total steps", flag="--steps", default=100_000, least=1, tip="Of all environments"
+            key="steps", label="Total steps", flag="--steps", default=50_000, least=1, tip="Of all environments"
         ),
         WorkerOption(
-            key="envs", label="Environments", flag="--envs", default=1, least=1, most=256, tip="How many play at once"
+            key="envs", label="Environments", flag="--envs", default=4, least=1, most=256, tip="How many play at once"
         ),
         WorkerOption(
             key="vec",
@@ -232,12 +237,14 @@ _GODOT = WorkerType(
     about="A game in its own engine, without Python inside: it tells its steps in JSON lines and draws into the ring.",
     worker="godot",
     module="runlane.workers.godot",
-    programs=(("godot3-runner", "godot3"), ("Xvfb",)),
+    programs=(("godot3-runner", "godot3", "godot"),),
     program_option="engine",
+    display_program="Xvfb",
     apt=("godot3-runner", "xvfb"),
     options=(
-        _steps(100_000),
-        _episodes(1_000),
+        _episodes(2_000),
+        WorkerOption(key="steps", label="Steps", flag="--steps", default=0, tip="At most; 0: as many as come"),
+        WorkerOption(key="rate", label="Steps a second", flag="--rate", default=0, tip="At most; 0: all that it can"),
         WorkerOption(
             key="project",
             label="Project",
@@ -260,33 +267,33 @@ _GODOT = WorkerType(
 _VIZDOOM = WorkerType(
     key="vizdoom",
     label="ViZDoom",
-    about="Doom in a process of its own, seen through its screen buffer.",
+    about="Doom in a process of its own: a learner finds out where the monster stands, and shoots.",
     worker="vizdoom",
     module="runlane.workers.vizdoom",
-    name_keys=("scenario",),
     packages=("vizdoom",),
     pip=("vizdoom",),
     options=(
+        _episodes(300),
+        WorkerOption(key="steps", label="Steps", flag="--steps", default=0, tip="At most; 0: as many as come"),
         WorkerOption(
-            key="scenario",
-            label="Scenario",
-            flag="--scenario",
-            kind="choice",
-            default="basic",
-            choices=(
-                "basic",
-                "deadly_corridor",
-                "defend_the_center",
-                "defend_the_line",
-                "health_gathering",
-                "my_way_home",
-                "predict_position",
-                "take_cover",
-            ),
-            is_required=True,
-            tip="One of the scenarios that come with ViZDoom",
+            key="frame_skip",
+            label="Frame skip",
+            flag="--frame-skip",
+            default=4,
+            least=1,
+            most=100,
+            tip="Tics of the game for one step",
         ),
-        _episodes(100),
+        WorkerOption(
+            key="rate",
+            label="Learning rate",
+            flag="--learning-rate",
+            default=0.2,
+            least=1e-8,
+            most=1,
+            places=6,
+            tip="Of the table of values",
+        ),
     ),
 )
 
