@@ -63,6 +63,11 @@ def modules_of(kind: WorkerType) -> tuple[str, ...]:
     return kind.packages if kind.python_flag else (OURS, *kind.packages)
 
 
+def probe_command(python: str, kind: WorkerType) -> list[str]:
+    """The very question, as a command line."""
+    return [python, "-c", _SCRIPT, *modules_of(kind)]
+
+
 def parse_answer(python: str, output: str) -> ProbeAnswer:
     """What the script printed; a site hook may have printed before it."""
     try:
