@@ -15,7 +15,7 @@ from runlane.config.settings import FastLaneSettings
 from runlane.transport.fast_lane_writer import started_ticks
 from runlane.transport.held_ring import RingAsker
 from runlane.transport.ring_layout import HeadHeader, RingInfo
-from runlane.workers.attach import Session
+from runlane.workers.attachment import Session
 from runlane.workers.fast_lane import LOOK_NS, NEVER_NS, FastLane, Render, Shown
 
 

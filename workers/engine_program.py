@@ -22,7 +22,7 @@ from runlane.config.errors import FastLaneError
 from runlane.config.settings import Settings
 from runlane.transport.held_ring import HeldRing, hold_ring
 from runlane.transport.log import log_event
-from runlane.workers.attach import Session
+from runlane.workers.attachment import Session
 from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
 from runlane.workers.jsonl_lines import EpisodeLine, Line, LogLine, MetricLine, MetricsLine, NotTaken, StepLine, Text

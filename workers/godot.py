@@ -19,7 +19,7 @@ from pathlib import Path
 from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings
-from runlane.workers.attach import Session, attach
+from runlane.workers.attachment import Session, attach
 from runlane.workers.engine_program import EngineProgram
 from runlane.workers.virtual_display import virtual_display
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runlane.config.names import ENV_WORKER_REPORT
-from runlane.workers.attach import Session, attach
+from runlane.workers.attachment import Session, attach
 
 if TYPE_CHECKING:
     from numpy.random import Generator
