@@ -23,9 +23,7 @@ _runs = itertools.count(1)
 class EngineRun:
     """One worker process of a kind, in a run of its own."""
 
-    def __init__(
-        self, graph: GraphUnderTest, interpreter: Path, module: str, *options: str, **variables: str
-    ) -> None:
+    def __init__(self, graph: GraphUnderTest, interpreter: Path, module: str, *options: str, **variables: str) -> None:
         self.graph = graph
         worker = module.rpartition(".")[2]
         started = graph.client.start_worker(worker, f"{worker}-{next(_runs)}", "drawn", 10.0)
