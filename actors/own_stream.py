@@ -14,7 +14,7 @@ from runlane.transport.ack import AckWindow, Batch
 from runlane.transport.clock import Clock
 from runlane.transport.identity import new_stream_id
 from runlane.transport.messages import StreamInfo
-from runlane.transport.records import DropRecord, Record, RunRecord, RunState
+from runlane.transport.records import DropRecord, LogRecord, Record, RunRecord, RunState
 from runlane.transport.stream_sender import Send, StreamSender
 from runlane.transport.writer import encode_records_batch
 
@@ -49,6 +49,10 @@ class OwnStream:
     def tell_state(self, state: RunState, **facts: object) -> None:
         """The worker's run, or one stream of it, is in this state."""
         self._append("run", lambda seq, t_ns: RunRecord(seq, t_ns, state, facts))
+
+    def tell_log(self, level: str, text: str) -> None:
+        """A line about the worker."""
+        self._append("log", lambda seq, t_ns: LogRecord(seq, t_ns, level, text))
 
     def tell_drop(self, kind: str, reason: str, records: int) -> None:
         """Records of the worker are lost."""

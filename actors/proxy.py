@@ -33,6 +33,7 @@ from runlane.transport.messages import (
     StreamNack,
     StreamWelcome,
     WorkerExited,
+    WorkerNote,
 )
 from runlane.transport.records import RunState
 from runlane.transport.sockets import (
@@ -268,6 +269,8 @@ class ProxyActor:
             self._control.ask(message, self.clock.monotonic_s())
         elif isinstance(message, StopWorker):
             self._control.stop(message)
+        elif isinstance(message, WorkerNote):
+            self._forwarder.own(message.run, self.run_name, message.worker).tell_log(message.level, message.text)
         elif isinstance(message, WorkerExited) and not self._is_over:
             self._is_over = self._forwarder.is_exit_known = True
             self._exit_code = message.exit_code

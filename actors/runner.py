@@ -25,7 +25,7 @@ from runlane.config.settings import Settings
 from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import run_dir_of, sweep_run_dir
 from runlane.transport.log import configure_log, log_event
-from runlane.transport.messages import ControlMessage, SetTelemetryMode, StopWorker, WorkerExited
+from runlane.transport.messages import ControlMessage, SetTelemetryMode, StopWorker, WorkerExited, WorkerNote
 
 UNFORESEEN = 70
 UNDRAINED = 1
@@ -161,7 +161,7 @@ class _Runner:
             return
         if isinstance(message, WorkerExited):
             self._last_exit = message
-        if isinstance(message, WorkerExited | SetTelemetryMode | StopWorker):
+        if isinstance(message, WorkerExited | WorkerNote | SetTelemetryMode | StopWorker):
             self._on_message(message)
 
     def _begin_stop(self, reason: str, now_s: float) -> None:

@@ -47,6 +47,7 @@ from runlane.transport.messages import (
     StopWorker,
     TelemetryModeSet,
     WorkerExited,
+    WorkerNote,
     WorkerSignalled,
     WorkerStart,
 )
@@ -298,6 +299,8 @@ class Supervisor:
                 self._desk.on_worker_start(peer, message, now_s, is_stopping=self._stop is not None)
             case WorkerExited():
                 self._desk.on_worker_exited(peer, message)
+            case WorkerNote():
+                self._desk.on_worker_note(peer, message)
             case SetTelemetryMode() | StopWorker():
                 self._control.on_question(peer, message, now_s)
             case TelemetryModeSet() | WorkerSignalled() | Refused():

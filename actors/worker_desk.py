@@ -12,7 +12,7 @@ from runlane.actors.topology import Topology, proxy_name, unique_name
 from runlane.config.errors import RunlaneError, SettingsError
 from runlane.config.settings import Settings, check_name
 from runlane.transport.endpoint import ipc_endpoint
-from runlane.transport.messages import ControlMessage, Refused, WorkerExited, WorkerStart, WorkerStarted
+from runlane.transport.messages import ControlMessage, Refused, WorkerExited, WorkerNote, WorkerStart, WorkerStarted
 
 Send = Callable[[bytes, ControlMessage], bool]
 
@@ -54,6 +54,15 @@ class WorkerDesk:
             return
         self._waiting.setdefault(seat.name, set()).add(asker)
         self._tell(seat, message)
+
+    def on_worker_note(self, asker: bytes, message: WorkerNote) -> None:
+        """Pass a line on to the worker's proxy, which records it."""
+        seat = self._graph.seats.get(proxy_name(message.worker))
+        if seat is None or seat.spec.run != message.run or seat.identity is None:
+            self._send(asker, Refused(reason=f"no proxy serves {message.worker} of run {message.run} just now"))
+        else:
+            self._send(seat.identity, message)
+            self._send(asker, message)
 
     def on_heartbeat(self, seat: Seat) -> None:
         """A proxy is ready, or due to be told again that its worker is gone."""

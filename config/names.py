@@ -16,6 +16,7 @@ ENV_COMMAND = "RUNLANE_COMMAND"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
 ENV_DISABLED = "RUNLANE_DISABLED"
+ENV_ATTACH_DIR = "RUNLANE_ATTACH_DIR"
 
 CONTEXT_VARIABLES = {
     ENV_CONFIG: "settings file, when --config is not given",
@@ -30,6 +31,7 @@ CONTEXT_VARIABLES = {
     ENV_COMMAND: "command line of the run, as recorded in `runs.command`",
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
+    ENV_ATTACH_DIR: "directory of one command of `runlane run`: its hook, and the slots of its environments",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
 }
 

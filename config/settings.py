@@ -245,6 +245,15 @@ class FastLaneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     return_window: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100
 
 
+class AttachSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `runlane run` does to a script that nobody edited."""
+
+    layer: Literal["outermost", "make"] = "outermost"
+    observations: bool = False
+    render: bool = True
+    unhooked_s: Seconds = 10.0
+
+
 class RecorderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The recorder: video of episodes beside the database. While it is enabled it is a viewer like any other.
 
@@ -359,6 +368,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     session: SessionSettings = SessionSettings()
     journal: JournalSettings = JournalSettings()
     fast_lane: FastLaneSettings = FastLaneSettings()
+    attach: AttachSettings = AttachSettings()
     recorder: RecorderSettings = RecorderSettings()
     db_writer: DbWriterSettings = DbWriterSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def interpreter_of(kind: str, *modules: str) -> Path:
-    """The interpreter of a kind; ours, where it has `modules`. Without either the test is skipped, saying how to mend it.
+    """The interpreter of a kind; ours, where it has `modules`. Without either the test is skipped, with the remedy.
 
     The path is that of the link in the environment: what it leads to would not know the environment's packages.
     """

@@ -115,6 +115,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "session": settings.SessionSettings,
     "journal": settings.JournalSettings,
     "fast_lane": settings.FastLaneSettings,
+    "attach": settings.AttachSettings,
     "recorder": settings.RecorderSettings,
     "db_writer": settings.DbWriterSettings,
     "retention": settings.RetentionSettings,

@@ -3,7 +3,7 @@
 import os
 import time
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import zmq
 
@@ -28,6 +28,7 @@ from runlane.transport.messages import (
     SubscriberAccount,
     TelemetryModeSet,
     WorkerExited,
+    WorkerNote,
     WorkerSignalled,
     WorkerStart,
     WorkerStarted,
@@ -116,6 +117,11 @@ class GraphClient:
         """Tell that a worker ended; True once its proxy has drained."""
         answer = self._ask(WorkerExited(worker=worker, run=run, exit_code=exit_code), timeout_s)
         return isinstance(answer, WorkerExited)
+
+    def note_worker(self, worker: str, run: str, text: str, level: Literal["info", "warning", "error"]) -> bool:
+        """Have a line about a worker recorded in its run; True once its proxy was told."""
+        answer = self._ask(WorkerNote(worker=worker, run=run, level=level, text=text), CONTROL_S)
+        return isinstance(answer, WorkerNote)
 
     def stop(self, timeout_s: float = 1.0) -> bool:
         """Ask for the ordered stop; True when the supervisor took it up."""

@@ -341,6 +341,15 @@ class WorkerExited(_Message, frozen=True, kw_only=True, tag="worker_exited"):
     exit_code: int
 
 
+class WorkerNote(_Message, frozen=True, kw_only=True, tag="worker_note"):
+    """Command line → supervisor → proxy: record this line about a worker. It comes back when it was sent on."""
+
+    run: Name
+    worker: Name
+    level: Literal["info", "warning", "error"]
+    text: Annotated[str, msgspec.Meta(max_length=4096)]
+
+
 class SetTelemetryMode(_Message, frozen=True, kw_only=True, tag="set_telemetry_mode"):
     """Asker → supervisor → proxy: every stream of this worker shall be in this mode.
 
@@ -449,6 +458,7 @@ ControlMessage = (
     | WorkerStart
     | WorkerStarted
     | WorkerExited
+    | WorkerNote
     | SetTelemetryMode
     | TelemetryModeSet
     | StopWorker

@@ -1,18 +1,25 @@
 """What a training process imports: `attach()` for a loop of one's own, `wrap(env)` for Gymnasium.
 
-Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else, and those when a session is opened. Gymnasium is
-imported by `wrap` alone.
+Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else, and those when they are first asked for: the
+zero-edit hook is in every Python below `runlane run`, and only those that train need them.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from runlane.workers.attach import Session, attach
-
 if TYPE_CHECKING:
+    from runlane.workers.attachment import Session, attach
     from runlane.workers.session import WorkerSession
     from runlane.workers.unrecorded import DetachedSession
 
 __all__ = ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"]
+
+_HOMES = {
+    "DetachedSession": "runlane.workers.unrecorded",
+    "Session": "runlane.workers.attachment",
+    "WorkerSession": "runlane.workers.session",
+    "attach": "runlane.workers.attachment",
+}
 
 
 def wrap(env: Any, **options: Any) -> Any:
@@ -23,13 +30,9 @@ def wrap(env: Any, **options: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """The classes of sessions, imported when somebody asks for them."""
-    if name == "WorkerSession":
-        from runlane.workers import session
-
-        return session.WorkerSession
-    if name == "DetachedSession":
-        from runlane.workers import unrecorded
-
-        return unrecorded.DetachedSession
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name when it is asked for."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(home), name)
+    return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runlane.workers.attach import Session
+from runlane.workers.attachment import Session
 
 # Gymnasium from 1.0 on, and before. Both reset inside the step that ends an episode, and leave its observation here.
 _NAMES = ("final_obs", "final_observation")
@@ -48,6 +48,11 @@ class LastObservation:
             self._is_running = False
             self._session.episode(outcome="abandoned", env_index=self._env_index)
             self._session.final_observation(self.observation, self._env_index)
+
+    def close(self) -> None:
+        """Nothing follows for good: let the session go."""
+        self.finish()
+        self._session.take_back(self.finish)
 
 
 class LastObservations:
@@ -93,6 +98,11 @@ class LastObservations:
         elif running.any():
             self._session.abandon_vector_episodes(running)
         self._write(self.observations, left)
+
+    def close(self) -> None:
+        """Nothing follows for good: let the session go."""
+        self.finish()
+        self._session.take_back(self.finish)
 
     def _final_of(self, infos: Mapping[str, Any], ended: NDArray[np.bool_]) -> Any:
         """What the environments left of their ended episodes; None where they say nothing."""

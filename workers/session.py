@@ -31,7 +31,7 @@ from runlane.transport.records import (
     RunState,
 )
 from runlane.workers.episode_tracker import ONE_STEP, VectorTracker
-from runlane.workers.plain_values import MAX_NAME_CHARACTERS, plain_map, short_text
+from runlane.workers.plain_values import MAX_FACTS_BYTES, MAX_NAME_CHARACTERS, plain_map, short_text
 from runlane.workers.row_writer import RowWriter
 from runlane.workers.stream_writer import NoRoomError, holds_turns
 
@@ -53,12 +53,13 @@ class WorkerSession(RowWriter):
     def __init__(self, info: StreamInfo, endpoint: str, settings: Settings, facts: dict[str, Any]) -> None:
         """`facts` become the run's command, config, host and versions. Use `attach()` instead of this."""
         self._failure = ""
-        self._before_close: list[Callable[[], object]] = []
+        self._before_close: dict[Callable[[], object], None] = {}
         self._facts = facts
         super().__init__(info, endpoint, settings)
         self._add("run", self._running_record)
         _SESSIONS.add(self)
         atexit.register(self._at_exit)
+        self._end_with_multiprocessing()
 
     # ---- what a training loop calls ----------------------------------------------------------------------
 
@@ -325,9 +326,22 @@ class WorkerSession(RowWriter):
             lambda seq: LogRecord(seq, _time_ns(), short_text(level, MAX_NAME_CHARACTERS), short_text(text)),
         )
 
+    def note_facts(self, **facts: Any) -> None:
+        """Tell the run what is known only now: a `config`, the `env`, any name. The newest of each name stands."""
+        try:
+            told = plain_map(facts, MAX_FACTS_BYTES)
+            self._facts = self._facts | told  # a forked child tells them, too
+            self._add("run", lambda seq: RunRecord(seq, _time_ns(), "running", told))
+        except Exception as error:
+            self._fault("note_facts", error)
+
     def before_close(self, call: Callable[[], object]) -> None:
         """Have `call` called once as the session is closed, before the end is recorded, at interpreter exit too."""
-        self._before_close.append(call)
+        self._before_close[call] = None
+
+    def take_back(self, call: Callable[[], object]) -> None:
+        """Undo `before_close`."""
+        self._before_close.pop(call, None)
 
     def close(self, state: RunState = "finished") -> bool:
         """Send everything and wait for the last ack at most `session.close_s`; True when all is committed.
@@ -345,7 +359,7 @@ class WorkerSession(RowWriter):
         deadline_s = self._wait_until_s = time.monotonic() + wait_s
         while self._before_close:
             try:
-                self._before_close.pop(0)()
+                self._before_close.popitem()[0]()
             except Exception as error:
                 self._fault("close", error)
         for index in list(self._trackers):
@@ -390,11 +404,15 @@ class WorkerSession(RowWriter):
         return RunRecord(seq, _time_ns(), "running", {**self._facts, "telemetry_mode": self.telemetry_mode.value})
 
     def _reopen(self) -> None:
-        """A forked child is a stream of its own, which says so. multiprocessing ends children without `atexit`."""
+        """A forked child is a stream of its own, which says so."""
         super()._reopen()
         self._append("run", self._running_record)
+        self._end_with_multiprocessing()
+
+    def _end_with_multiprocessing(self) -> None:
+        """A process that multiprocessing has started ends without `atexit`."""
         util = sys.modules.get("multiprocessing.util")
-        if util is not None:
+        if util is not None and sys.modules["multiprocessing"].parent_process() is not None:
             util.Finalize(self, self._at_exit, exitpriority=100)
 
     def _at_exit(self) -> None:

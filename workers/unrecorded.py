@@ -59,7 +59,7 @@ class DetachedSession:
         """Do nothing."""
 
     step_vector = episode = abandon_vector_episodes = final_observation = final_observations = step
-    metric = metrics = log = frame = before_close = step
+    metric = metrics = log = frame = note_facts = before_close = take_back = step
 
     def close(self, state: str = "finished") -> bool:  # noqa: ARG002
         """Nothing was taken, so nothing is left."""

@@ -109,20 +109,26 @@ def run(
     name: Annotated[str, typer.Option("--name", "-n", help="Readable name of the run; default: the script's.")] = "",
     worker: Annotated[str, typer.Option(help="Name of the worker inside its run.")] = "worker",
     resume: Annotated[str, typer.Option(help="Id of a run to go on with, instead of beginning a new one.")] = "",
+    no_hook: Annotated[bool, typer.Option("--no-hook", help="Record only what the script says by itself.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Run nothing; list what would be hooked.")] = False,
     config: Config = None,
     sets: Sets = None,
 ) -> None:
-    """Run a command as a worker: `runlane run -- python train.py`.
+    """Run a command as a worker: `runlane run -- python train.py`. Nothing in it needs to be edited.
 
-    Uses the graph that is running, or starts one for as long as the command lives. The command keeps this
-    terminal, its arguments and its exit code.
+    Every Python below it records the environments of Gymnasium, gym and PettingZoo that it steps. Uses the graph
+    that is running, or starts one for as long as the command lives. The command keeps this terminal, its arguments
+    and its exit code.
     """
     from runlane.launch import run_command
 
     settings, options = _settings(config, sets)
-    code, run_id, is_drained = run_command(
-        command, settings, options, name or ("" if resume else _name_of(command)), worker, resume
-    )
+    if dry:
+        from runlane.dry_run import print_dry_run
+
+        raise typer.Exit(print_dry_run(command, settings))
+    chosen = name or ("" if resume else _name_of(command))
+    code, run_id, is_drained = run_command(command, settings, options, chosen, worker, resume, is_hooking=not no_hook)
     _print_run(settings, run_id, is_drained)
     raise typer.Exit(code)
 
@@ -148,7 +154,8 @@ def _print_run(settings: Settings, run_id: str, is_drained: bool) -> None:
         )
     if not found:
         sys.stderr.write(
-            f"runlane: run {run_id} recorded nothing. Does the script call runlane.workers.wrap(env) or attach()?\n"
+            f"runlane: run {run_id} recorded nothing: `runlane run --dry -- COMMAND` says what would be hooked; "
+            "or let the script call runlane.workers.wrap(env) or attach()\n"
         )
     if not is_drained:
         sys.stderr.write("runlane: not everything was committed in time; see the logs in the data directory\n")

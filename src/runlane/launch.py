@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from runlane.actors.topology import settings_environment
+from runlane.attach_dir import UNHOOKED, AttachDir
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
@@ -23,6 +24,7 @@ START_S = 20.0
 DRAIN_S = 10.0
 STOP_S = 5.0
 GIVE_UP_RESTARTS = 3
+SHOWN_COMMAND = 500
 
 
 class CommandError(GraphError):
@@ -130,9 +132,18 @@ def tail(path: Path, lines: int = 12) -> str:
 
 
 def run_command(
-    command: list[str], settings: Settings, settings_arguments: list[str], run_name: str, worker: str, resume: str = ""
+    command: list[str],
+    settings: Settings,
+    settings_arguments: list[str],
+    run_name: str,
+    worker: str,
+    resume: str = "",
+    *,
+    is_hooking: bool = True,
 ) -> tuple[int, str, bool]:
     """Run a command as a worker of the running graph, or of one started for it. `resume` is a run to go on with.
+
+    With `is_hooking` every Python below the command records the environments it steps, though nobody edited it.
 
     Returns the command's exit code, the run's id, and whether everything was committed when this returns.
     """
@@ -149,7 +160,10 @@ def run_command(
         if resume:
             variables[names.ENV_RESUMED] = "1"
         try:
-            code = _run_foreground(command, started, run_name, variables)
+            with AttachDir(settings, is_hooking=is_hooking) as attach_dir:
+                watch = HookWatch(client, attach_dir, started, command, settings.attach.unhooked_s)
+                variables |= attach_dir.variables()
+                code = _run_foreground(command, started, run_name, variables, watch)
         finally:
             is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
         while graph is not None and not graph.has_ended(0.1) and not _has_other_workers(client):
@@ -191,8 +205,32 @@ def _has_other_workers(client: GraphClient) -> bool:
     )
 
 
+class HookWatch:
+    """Says loudly, in the terminal and in the run, that nothing of a command is recorded."""
+
+    def __init__(
+        self, client: GraphClient, attach_dir: AttachDir, started: WorkerStarted, command: list[str], patience_s: float
+    ) -> None:
+        self.patience_s = patience_s
+        self._client, self._attach_dir, self._started = client, attach_dir, started
+        self._command = shlex.join(command)[:SHOWN_COMMAND]
+
+    def look(self) -> None:
+        """Once, when the command has run for `patience_s`."""
+        if self._attach_dir.is_attached():
+            return
+        text = UNHOOKED.format(when=f"after {self.patience_s:g} s", command=self._command)
+        sys.stderr.write("runlane: " + text.replace("\n", "\n         ") + "\n")
+        sys.stderr.flush()
+        self._client.note_worker(self._started.worker, self._started.run, text, "warning")
+
+
 def _run_foreground(
-    command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str]
+    command: list[str],
+    started: WorkerStarted,
+    run_name: str,
+    settings_variables: dict[str, str],
+    watch: HookWatch,
 ) -> int:
     """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
     environment = {
@@ -217,7 +255,11 @@ def _run_foreground(
         signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
     }
     try:
-        code = process.wait()
+        try:
+            code = process.wait(watch.patience_s)
+        except subprocess.TimeoutExpired:
+            watch.look()
+            code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -16,7 +16,7 @@ from runlane.transport.records import IS_RESET, EpisodeRecord
 from runlane.transport.ring_files import find_rings
 from runlane.transport.ring_layout import Hud
 from runlane.workers import DetachedSession, wrap
-from runlane.workers.wrapper import autoreset_mode
+from runlane.workers.env_recorder import autoreset_text
 
 ENVS = 3
 STEPS = 150
@@ -249,11 +249,11 @@ def test_a_reset_right_after_an_end_is_no_reset_step(rig: SessionRig) -> None:
 def test_the_autoreset_mode_is_read_from_the_environment(mode: AutoresetMode) -> None:
     """From its metadata, as an enum or as its value; without any it is Gymnasium's default."""
     env = _make_vector(mode)
-    assert autoreset_mode(env) is mode
+    assert autoreset_text(env) == mode.value
     env.metadata = {"autoreset_mode": mode.value}
-    assert autoreset_mode(env) is mode
+    assert autoreset_text(env) == mode.value
     env.metadata = {}
-    assert autoreset_mode(env) is AutoresetMode.NEXT_STEP
+    assert autoreset_text(env) == AutoresetMode.NEXT_STEP.value
     env.close()
 
 

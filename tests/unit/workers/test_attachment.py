@@ -22,7 +22,7 @@ from runlane.transport.records import RunRecord
 from runlane.transport.sockets import Context, bind_router
 from runlane.transport.wire import decode_control, encode_control
 from runlane.workers import DetachedSession, WorkerSession, attach
-from runlane.workers.attach import script_name
+from runlane.workers.attachment import script_name
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How the session of this process is opened: with the proxy it was started with, or one asked of a running graph."""
+"""attach(): the session of this process. Finds the proxy it was started with, or asks a running graph for one."""
 
 import os
 import sys
@@ -17,9 +17,9 @@ from runlane.transport.identity import host_name, new_run_id, new_stream_id
 from runlane.transport.log import log_event, show_fast_lane_log
 from runlane.transport.messages import StreamInfo, WorkerStarted
 from runlane.transport.ring_layout import RingInfo
-from runlane.workers.attach import Session, script_name
 from runlane.workers.plain_values import MAX_FACTS_BYTES, plain_map, short_text
 from runlane.workers.session import WorkerSession
+from runlane.workers.slot import note_attached
 from runlane.workers.stream_writer import has_global_lock
 from runlane.workers.unrecorded import DetachedSession, ShownSession
 
@@ -28,7 +28,10 @@ MAX_RUN_NAME = 200  # as `StreamInfo.run_name`
 _VERSIONS_OF = ("numpy", "gymnasium", "gym", "torch", "stable_baselines3", "pettingzoo")
 
 
-def open_session(
+Session = WorkerSession | DetachedSession  # or a `ShownSession`, which is one
+
+
+def attach(
     name: str | None = None,
     *,
     worker: str | None = None,
@@ -37,7 +40,19 @@ def open_session(
     resumed_step: int | None = None,
     settings: Settings | None = None,
 ) -> Session:
-    """A session that records, shows, or does nothing; see `attach`. Never raises for want of somebody to record to."""
+    """Connect this process to its run and return the session to record with.
+
+    Under `runlane run` or a supervisor the environment says where; otherwise the graph running for the current
+    directory is asked for a proxy. With neither, one warning is printed and the session does nothing: telemetry
+    never stops training. `name` is the run's readable name; `config` its hyper-parameters, a mapping or an object
+    like `argparse.Namespace`. Called again, as for each sub-environment, it opens another stream of the same run.
+
+    `resume` is the id of the run that is continued, as after loading a checkpoint made at `resumed_step`: the new
+    stream is the worker's next incarnation in that run, with `resumed_from`. Steps may begin anywhere: nothing is
+    refused because it went backwards.
+    """
+    if os.environ.get(names.ENV_DISABLED) == "1":
+        return DetachedSession()
     if not has_global_lock():
         log_event(log_ids.WORKER_DETACHED, reason="free-threaded Python is not supported; use the standard build")
         return DetachedSession()
@@ -46,11 +61,14 @@ def open_session(
     try:
         settings = settings or load()
         if settings.fast_lane.only:
-            return _open_shown(settings, name, worker, resume)
+            shown = _open_shown(settings, name, worker, resume)
+            note_attached()
+            return shown
         session = _open(settings, name, worker, config, resume, resumed_step)
     except (RunlaneError, OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
         log_event(log_ids.WORKER_DETACHED, reason=str(error))
         return DetachedSession()
+    note_attached()
     info = session.info
     log_event(log_ids.WORKER_ATTACHED, run=info.run, worker=info.worker, stream=info.stream)
     return session
@@ -97,6 +115,13 @@ def _open_shown(settings: Settings, name: str | None, worker: str | None, resume
 
 def _run_name(name: str | None, resume: str | None) -> str:
     return _readable(os.environ.get(names.ENV_RUN_NAME) or name or ("" if resume else script_name()))
+
+
+def script_name() -> str:
+    """A plain name for this script: its file name without ending, or `python`."""
+    stem = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else ""
+    plain = "".join(mark if mark.isascii() and (mark.isalnum() or mark in "_-") else "-" for mark in stem)
+    return plain.strip("-")[:24] or "python"
 
 
 def _readable(name: str) -> str:

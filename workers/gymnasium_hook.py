@@ -1,0 +1,333 @@
+"""Records every Gymnasium environment that a script steps, though nobody edited the script. Old `gym` likewise.
+
+The methods `step`, `reset` and `close` of every environment class are replaced, of wrappers too, by functions that call
+them and look at what comes out. Classes, not instances: copies and pickles of an environment are then what they were.
+The call that the script makes is recorded, not those it leads to: so the recorded layer is what the agent sees, behind
+frame skips and clipped rewards, unless `attach.layer` is "make". A vector environment's parts are stepped by no
+wrapper, so each is recorded where it lives, in whatever process, as a stream of its own.
+
+Nothing here touches random numbers, results, exceptions or output. Whatever goes wrong of ours is counted.
+"""
+
+import functools
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+from runlane.workers import hooked_session
+from runlane.workers.layer_table import LayerTable
+
+MARK = "__runlane_hooked__"
+MAX_LAYERS = 64
+_VECTOR_CLASSES = ("VectorEnv", "VectorEnvWrapper", "VectorWrapper")
+
+
+class Place(threading.local):
+    """Where a thread is: how deep inside an environment's call, and what was called in there."""
+
+    depth = 0
+    vector_depth = 0
+    inner_steps = 0
+    inner_reset: Any = None
+    recorded = 0  # calls of environments by something that is no environment
+
+
+place = Place()
+_made: set[int] = set()  # ids of what `make` has returned
+
+
+# ---- what is patched -------------------------------------------------------------------------------------
+
+
+def patch_core(module: ModuleType) -> None:
+    """`gymnasium.core` or `gym.core` has been executed: hook its environments, and all derived from them."""
+    hooked_session.mark_armed()
+    env_class = module.Env
+    if MARK in vars(env_class):
+        return
+    setattr(env_class, MARK, True)
+    patch_family(env_class, patch_class)
+    # Headless MuJoCo ends the process at its first render unless it was told so before.
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def patch_family(parent: Any, patch: Callable[[type], None]) -> None:
+    """Patch all classes that are derived from one, and those that will be."""
+    own: Any = parent.__dict__.get("__init_subclass__")
+
+    def init_subclass(cls: type, /, **options: Any) -> None:
+        if own is not None:
+            own.__func__(cls, **options)
+        else:
+            super(parent, cls).__init_subclass__(**options)
+        patch(cls)
+
+    parent.__init_subclass__ = classmethod(init_subclass)
+    for each in _descendants(parent):
+        patch(each)
+
+
+def patch_methods(each: type, calls: Mapping[str, Callable[..., Any]]) -> None:
+    """Hook those methods that this class itself defines."""
+    for name, call in calls.items():
+        method = vars(each).get(name)
+        if isinstance(method, FunctionType) and not hasattr(method, MARK):
+            setattr(each, name, hooked(method, call))
+
+
+def patch_class(each: type) -> None:
+    """Hook what this class itself defines. A vector environment is another hook's."""
+    if not is_vector_class(each):
+        patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
+
+
+def hooked(method: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that goes through `call`. It may be pickled by value with its class: all it names is importable."""
+
+    @functools.wraps(method)
+    def through(self: Any, *arguments: Any, **options: Any) -> Any:
+        return call(method, self, arguments, options)
+
+    setattr(through, MARK, True)
+    return through
+
+
+def is_vector_class(each: type) -> bool:
+    """Whether it is a vector environment: before Gymnasium 1.0 those were environments, too."""
+    return any(
+        base.__name__ in _VECTOR_CLASSES and base.__module__.partition(".")[2].startswith("vector")
+        for base in each.__mro__
+    )
+
+
+def patch_registration(module: ModuleType) -> None:
+    """`make` asks for pixels where the script asked for nothing, so that the environment can be watched."""
+    make = module.make
+    if hasattr(make, MARK):
+        return
+
+    @functools.wraps(make)
+    def make_visible(*arguments: Any, **options: Any) -> Any:
+        return _make(make, module, arguments, options)
+
+    setattr(make_visible, MARK, True)
+    module.make = make_visible  # type: ignore[attr-defined]
+
+
+def patch_package(module: ModuleType) -> None:
+    """The package has taken `make` over, perhaps before it was patched."""
+    registration = sys.modules.get(f"{module.__name__}.envs.registration")
+    if registration is not None and getattr(module, "make", None) is getattr(registration.make, "__wrapped__", None):
+        module.make = registration.make  # type: ignore[attr-defined]
+
+
+def _descendants(each: type) -> list[type]:
+    found: list[type] = []
+    children: list[type] = type.__subclasses__(each)
+    for child in children:
+        found += [child, *_descendants(child)]
+    return found
+
+
+# ---- make ----
+
+
+def _make(make: Callable[..., Any], module: ModuleType, arguments: Any, options: dict[str, Any]) -> Any:
+    """Make as asked; with `render_mode="rgb_array"` where none was asked and the environment has it."""
+    wanted = options
+    try:
+        if _wants_pixels(module, arguments, options):
+            wanted = {**options, "render_mode": "rgb_array"}
+    except Exception:
+        _count_fault()
+    try:
+        env = make(*arguments, **wanted)
+    except Exception:
+        if wanted is options:
+            raise
+        env = make(*arguments, **options)
+    if hooked_session.records_made():
+        key = id(env)
+        _made.add(key)
+        weakref.finalize(env, _made.discard, key)
+    return env
+
+
+def _wants_pixels(module: ModuleType, arguments: Any, options: dict[str, Any]) -> bool:
+    if "render_mode" in options or not arguments or not hooked_session.may_render():
+        return False
+    name = arguments[0]
+    spec: Any = module.spec(name.rpartition(":")[2]) if isinstance(name, str) else name
+    if spec is None or "render_mode" in (getattr(spec, "kwargs", None) or {}):
+        return False
+    maker: Any = spec.entry_point
+    if isinstance(maker, str):
+        maker = module.load_env_creator(maker) if hasattr(module, "load_env_creator") else module.load(maker)
+    return "rgb_array" in (_metadata(maker).get("render_modes") or ())
+
+
+def _metadata(maker: Any) -> dict[str, Any]:
+    return getattr(maker, "metadata", None) or {}
+
+
+# ---- calls ----
+
+
+class EnvStream:
+    """One innermost environment and the session it is recorded with, from its first reset to its close."""
+
+    def __init__(self, root: Any, env: Any, seed: Any) -> None:
+        """Open a session, or take one that was given back."""
+        from runlane.workers.env_recorder import EnvRecorder
+
+        self.hooked = hooked_session.open_session(*facts_of(root, env, seed))
+        self.pid = os.getpid()
+        self.recorder = EnvRecorder(self.hooked.session, root, hooked_session.records_observations())
+        self.is_over = False
+
+    def close(self) -> None:
+        """The environment is closed or gone."""
+        if not self.is_over and self.pid == os.getpid():
+            self.recorder.close()
+            hooked_session.give_back(self.hooked)
+        self.is_over = True
+
+
+def _on_gone(stream: EnvStream) -> None:
+    hooked_session.note_gone(stream.close)
+
+
+_table: LayerTable[EnvStream] = LayerTable(_on_gone)
+
+
+def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Step, and record it where the script itself has called."""
+    here = place
+    if here.depth and not (_made and id(env) in _made):
+        if "env" not in env.__dict__:  # no wrapper: something has moved
+            here.inner_steps += 1
+        return step(env, *arguments, **options)
+    before = here.depth
+    here.depth, here.inner_steps, here.inner_reset = before + 1, 0, None
+    try:
+        result = step(env, *arguments, **options)
+    finally:
+        here.depth = before
+    here.recorded += 1
+    try:
+        stream = _table.streams.get(id(env)) or _known_stream_of(env)
+        if stream is not None:
+            # A wrapper that only resets in this step: Gymnasium's Autoreset after an episode's end.
+            is_reset = here.inner_reset is not None and here.inner_reset is not env and not here.inner_steps
+            stream.recorder.note_step(arguments[0] if arguments else options.get("action"), result, is_reset)
+    except Exception:
+        _count_fault()
+    return result
+
+
+def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Reset, and record that where the script itself has called."""
+    here = place
+    if here.depth and not (_made and id(env) in _made):
+        here.inner_reset = env
+        return reset(env, *arguments, **options)
+    before = here.depth
+    here.depth = before + 1
+    try:
+        result = reset(env, *arguments, **options)
+    finally:
+        here.depth = before
+    here.recorded += 1
+    try:
+        stream = _table.streams.get(id(env)) or _stream_of(env, options.get("seed"))
+        if stream is not None:
+            stream.recorder.note_reset(observation_of(result))
+    except Exception:
+        _count_fault()
+    return result
+
+
+def observation_of(result: Any) -> Any:
+    """The observation that a `reset` returned; old `gym` returns nothing else."""
+    return result[0] if type(result) is tuple and len(result) == 2 else result
+
+
+def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Close, and let the stream go."""
+    here = place
+    here.depth += 1
+    try:
+        return close(env, *arguments, **options)
+    finally:
+        here.depth -= 1
+        if not here.depth:
+            _close_stream(env)
+
+
+def _close_stream(env: Any) -> None:
+    try:
+        stream = _table.pop(env)
+        if stream is not None:
+            stream.close()
+    except Exception:
+        _count_fault()
+
+
+def _known_stream_of(env: Any) -> "EnvStream | None":
+    """The stream of a layer that is stepped for the first time.
+
+    What was never reset is recorded from its first reset on: it is a copy made in mid-episode, as a planner makes them
+    by the thousand, or older than the hook.
+    """
+    streams = _table.streams
+    if id(env) not in streams:
+        _table.remember(env, streams.get(id(_root_of(env))))
+    return streams[id(env)]
+
+
+def _stream_of(env: Any, seed: Any) -> "EnvStream | None":
+    """The stream of a layer that is reset, opened now if it has none, or None where nothing is to be recorded."""
+    root = _root_of(env)
+    stream = _table.streams.get(id(root))
+    if stream is None and not _is_not_ours(root):
+        stream = EnvStream(root, env, seed)
+        _table.remember(root, stream)
+    _table.remember(env, stream)
+    return stream
+
+
+def _root_of(env: Any) -> Any:
+    try:
+        return env.unwrapped
+    except Exception:
+        return env
+
+
+def _is_not_ours(root: Any) -> bool:
+    return is_vector_class(root.__class__) or hooked_session.is_left(root)
+
+
+def facts_of(root: Any, env: Any, seed: Any) -> tuple[str, dict[str, Any]]:
+    """The kind of an environment, and what its run says of it."""
+    spec = getattr(root, "spec", None) or getattr(env, "spec", None)
+    name = str(getattr(spec, "id", "") or type(root).__name__)
+    return name, {"id": name, "layer": layer_of(env), "seed": seed}
+
+
+def layer_of(env: Any) -> str:
+    """The layer that is recorded, from the outermost wrapper inwards: `TimeLimit<CartPoleEnv>`."""
+    names: list[str] = []
+    inner: Any = env
+    while inner is not None and len(names) < MAX_LAYERS:
+        names.append(str(type(inner).__name__))
+        inner = getattr(inner, "__dict__", {}).get("env")
+    return "<".join(names) + ">" * (len(names) - 1)
+
+
+def _count_fault() -> None:
+    hooked_session.count_fault(sys.exc_info()[1])

@@ -1,0 +1,131 @@
+"""Records vector environments that step no environments of their own kind: CartPoleVectorEnv, AtariVectorEnv.
+
+Those made of environments (SyncVectorEnv, AsyncVectorEnv) are left to them: each part is a stream of its own. Which it
+is shows when it is first reset or stepped: either environments were called meanwhile, or they live in processes.
+"""
+
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from runlane.workers import hooked_session
+from runlane.workers.gymnasium_hook import facts_of, observation_of, patch_family, patch_methods, place
+from runlane.workers.layer_table import LayerTable
+
+_IN_PROCESSES = "AsyncVectorEnv"
+
+
+def patch_vector(module: ModuleType) -> None:
+    """`gymnasium.vector.vector_env` has been executed."""
+    hooked_session.mark_armed()
+    vector_class = module.VectorEnv
+    if getattr(vector_class, "__runlane_vector__", False):
+        return
+    vector_class.__runlane_vector__ = True
+    _patch_class(vector_class)  # before Gymnasium 1.0 it had a step of its own
+    patch_family(vector_class, _patch_class)
+
+
+def _patch_class(each: type) -> None:
+    patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
+
+
+class VectorStream:
+    """One vector environment and its session."""
+
+    def __init__(self, env: Any, seed: Any) -> None:
+        """Open a session, or take one that was given back."""
+        from runlane.workers.env_recorder import VectorRecorder, autoreset_text
+
+        kind, facts = facts_of(getattr(env, "unwrapped", env), env, seed)
+        facts |= {"num_envs": int(env.num_envs), "autoreset_mode": autoreset_text(env)}
+        self.hooked = hooked_session.open_session(f"{kind}*{env.num_envs}", facts)
+        self.pid = os.getpid()
+        self.recorder = VectorRecorder(self.hooked.session, env, hooked_session.records_observations(), False)
+
+    def close(self) -> None:
+        """The environment is closed or gone."""
+        if self.pid == os.getpid():
+            self.recorder.close()
+            self.recorder.session.abandon_vector_episodes()
+            hooked_session.give_back(self.hooked)
+
+
+def _on_gone(stream: VectorStream) -> None:
+    hooked_session.note_gone(stream.close)
+
+
+_table: LayerTable[VectorStream] = LayerTable(_on_gone)
+
+
+def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Step all, and record it where the script has called and nobody else records."""
+    result, is_outermost = _call(step, env, arguments, options)
+    if is_outermost:
+        try:
+            stream = _stream_of(env, None)
+            if stream is not None:
+                stream.recorder.note_step(arguments[0] if arguments else options.get("actions"), result)
+        except Exception as error:
+            hooked_session.count_fault(error)
+    return result
+
+
+def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Reset all, or those of a mask."""
+    given: dict[str, Any] = options.get("options") or {}
+    mask = given.get("reset_mask")  # before: Gymnasium takes it out of the map
+    result, is_outermost = _call(reset, env, arguments, options)
+    if is_outermost:
+        try:
+            stream = _stream_of(env, options.get("seed"))
+            if stream is not None:
+                stream.recorder.note_reset(observation_of(result), mask)
+        except Exception as error:
+            hooked_session.count_fault(error)
+    return result
+
+
+def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Close, and let the stream go."""
+    try:
+        return _call(close, env, arguments, options)[0]
+    finally:
+        try:
+            stream = None if place.vector_depth else _table.pop(env)
+            if stream is not None:
+                stream.close()
+        except Exception as error:
+            hooked_session.count_fault(error)
+
+
+def _call(method: Callable[..., Any], env: Any, arguments: Any, options: Any) -> tuple[Any, bool]:
+    """What the method returns, and whether it is recorded: it was called by no vector environment and steps none."""
+    here = place
+    if here.vector_depth:
+        return method(env, *arguments, **options), False
+    is_left = hooked_session.is_left(getattr(env, "unwrapped", env))
+    depth, recorded = here.depth, here.recorded
+    here.vector_depth = 1
+    here.depth = 1 if is_left else 0  # parts that this thread steps are called by no environment, even inside a wrapper
+    try:
+        result = method(env, *arguments, **options)
+    finally:
+        here.vector_depth, here.depth = 0, depth
+    if here.recorded != recorded or is_left:
+        _table.remember(env, None)
+    return result, True
+
+
+def _stream_of(env: Any, seed: Any) -> "VectorStream | None":
+    streams = _table.streams
+    if id(env) in streams:
+        return streams[id(env)]
+    root = getattr(env, "unwrapped", env)
+    stream = streams.get(id(root))
+    if stream is None and not any(base.__name__ == _IN_PROCESSES for base in type(root).__mro__):
+        stream = VectorStream(env, seed)
+        _table.remember(root, stream)
+    _table.remember(env, stream)
+    return stream
