@@ -3,11 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import runlane
 from runlane.config import log_ids, names
 from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
@@ -17,7 +15,7 @@ from runlane.transport.identity import host_name, new_run_id, new_stream_id
 from runlane.transport.log import log_event, show_fast_lane_log
 from runlane.transport.messages import StreamInfo, WorkerStarted
 from runlane.transport.ring_layout import RingInfo
-from runlane.workers.plain_values import MAX_FACTS_BYTES, plain_map, short_text
+from runlane.workers.run_facts import facts_at_start
 from runlane.workers.session import WorkerSession
 from runlane.workers.slot import note_attached
 from runlane.workers.stream_writer import has_global_lock
@@ -25,7 +23,6 @@ from runlane.workers.unrecorded import DetachedSession, ShownSession
 
 ASK_S = 5.0
 MAX_RUN_NAME = 200  # as `StreamInfo.run_name`
-_VERSIONS_OF = ("numpy", "gymnasium", "gym", "torch", "stable_baselines3", "pettingzoo")
 
 
 Session = WorkerSession | DetachedSession  # or a `ShownSession`, which is one
@@ -95,7 +92,7 @@ def _open(
         is_resumed=resume is not None or os.environ.get(names.ENV_RESUMED) == "1",
         resumed_step=None if resumed_step is None else max(0, int(resumed_step)),
     )
-    return WorkerSession(info, started.endpoint, settings, _facts(config))
+    return WorkerSession(info, started.endpoint, settings, facts_at_start(config))
 
 
 def _open_shown(settings: Settings, name: str | None, worker: str | None, resume: str | None) -> ShownSession:
@@ -166,37 +163,3 @@ def _ask(settings: Settings, worker: str | None, name: str | None, run: str) -> 
             return client.start_worker(chosen, run, _readable(name or ""), ASK_S)
     except GraphError as error:
         raise GraphError(f"{error}. Or start this script with: runlane run -- python {sys.argv[0]}") from None
-
-
-def _directory() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError:  # removed under our feet
-        return ""
-
-
-def _facts(config: Any) -> dict[str, Any]:
-    versions = {
-        module: str(getattr(sys.modules[module], "__version__", "?"))
-        for module in _VERSIONS_OF
-        if module in sys.modules
-    }
-    return {
-        "command": short_text(os.environ.get(names.ENV_COMMAND) or " ".join(sys.argv)),
-        "config": plain_map(_mapping(config), MAX_FACTS_BYTES),
-        "host": host_name(),
-        "pid": os.getpid(),
-        "directory": _directory(),
-        "python": sys.version.split()[0],
-        "versions": {"runlane": runlane.__version__, **versions},
-    }
-
-
-def _mapping(config: Any) -> Mapping[str, Any]:
-    """A config as a mapping: also `argparse.Namespace`, a dataclass or any object with attributes."""
-    attributes: Mapping[str, Any] | None = getattr(config, "__dict__", None)
-    if isinstance(config, Mapping):
-        attributes = cast("Mapping[str, Any]", config)
-    elif attributes is None:
-        attributes = {} if config is None else {"config": str(config)}
-    return attributes

@@ -36,10 +36,9 @@ class VectorStream:
 
     def __init__(self, env: Any, seed: Any) -> None:
         """Open a session, or take one that was given back."""
-        from runlane.workers.env_recorder import VectorRecorder, autoreset_text
+        from runlane.workers.env_recorder import VectorRecorder
 
-        kind, facts = facts_of(getattr(env, "unwrapped", env), env, seed)
-        facts |= {"num_envs": int(env.num_envs), "autoreset_mode": autoreset_text(env)}
+        kind, facts = facts_of(env, seed)
         self.hooked = hooked_session.open_session(f"{kind}*{env.num_envs}", facts)
         self.pid = os.getpid()
         self.recorder = VectorRecorder(self.hooked.session, env, hooked_session.records_observations(), False)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from runlane.actors.git_state import launch_facts
 from runlane.actors.topology import settings_environment
 from runlane.attach_dir import UNHOOKED, AttachDir
 from runlane.config import names
@@ -234,13 +235,14 @@ def _run_foreground(
 ) -> int:
     """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
     environment = {
-        **{name: value for name, value in os.environ.items() if name != names.ENV_RESUMED},
+        **{name: value for name, value in os.environ.items() if name not in (names.ENV_RESUMED, names.ENV_FACTS)},
         **settings_variables,
         names.ENV_RUN: started.run,
         names.ENV_RUN_NAME: run_name,
         names.ENV_WORKER_NAME: started.worker,
         names.ENV_PROXY: started.endpoint,
         names.ENV_COMMAND: shlex.join(command),
+        **launch_facts(),
     }
     try:
         process = subprocess.Popen(command, env=environment)
