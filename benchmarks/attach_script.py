@@ -4,6 +4,8 @@ With `--log` it also logs the reward of every step of every environment with som
 is its own count, and its own clock around its loop.
 """
 
+# Torch and what it logs with are in an environment of the script's own, so checkers know none of it.
+# pyright: basic, reportMissingImports=false
 # ruff: noqa: D101, D102, D103  a stranger's script, in the manner of such scripts
 
 import argparse

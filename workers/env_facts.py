@@ -73,9 +73,8 @@ def _spaces(env: Any) -> dict[str, Any]:
 def _modes(env: Any) -> dict[str, Any]:
     root = getattr(env, "unwrapped", env)
     found: dict[str, Any] = {"render_mode": getattr(env, "render_mode", None)}
-    lowest_and_highest = vars(type(root)).get("reward_range") or vars(root).get("reward_range")
-    if lowest_and_highest is not None:  # Gymnasium had it before 1.0
-        found["reward_range"] = [float(value) for value in lowest_and_highest]
+    if hasattr(root, "reward_range"):  # Gymnasium had it before 1.0
+        found["reward_range"] = [float(root.reward_range[0]), float(root.reward_range[1])]
     count = getattr(env, "num_envs", None)
     if count is not None:
         from runlane.workers.env_recorder import autoreset_text

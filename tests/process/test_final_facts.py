@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from process.test_run import Runner
 from unit.workers import final_rig
@@ -30,20 +32,19 @@ def runner(short_dir: Path) -> Runner:
 @pytest.mark.parametrize(("mode", "way"), CASES)
 def test_the_database_has_every_observation_that_the_script_saw(runner: Runner, mode: str, way: str) -> None:
     """One more than steps in each episode, numbered, the last one final; also where nobody closed anything."""
-    import numpy as np
-
     report = runner.directory / "seen.json"
     code, _, err = runner.run(sys.executable, str(RIG), mode, way, str(report))
     assert code == 0, err
     found: dict[tuple[int, int], list[list[float]]] = {}
-    for env_index, episode, step, observation, is_final in query(runner.database, OBSERVATIONS)[1]:
+    rows: list[Any] = query(runner.database, OBSERVATIONS)[1]
+    for env_index, episode, step, observation, is_final in rows:
         seen = found.setdefault((env_index, episode), [])
         seen.append(np.frombuffer(observation, "<f4").tolist())
         assert step == len(seen)
         assert not is_final or seen[-1][2] == len(seen) - 1
     wanted = {(index, episode): seen for index, episode, seen in json.loads(report.read_text())}
     assert found == wanted
-    lengths = query(runner.database, "SELECT env_index, episode, length FROM episodes")[1]
+    lengths: list[Any] = query(runner.database, "SELECT env_index, episode, length FROM episodes")[1]
     assert {(index, episode): length + 1 for index, episode, length in lengths} == {
         key: len(seen) for key, seen in wanted.items()
     }
@@ -67,7 +68,7 @@ def test_a_run_knows_the_commit_that_it_ran(runner: Runner, monkeypatch: pytest.
     code, _, err = runner.run(*command)
     assert code == 0, err
     ((text,),) = query(runner.database, "SELECT facts FROM runs")[1]
-    facts = json.loads(text)
+    facts = json.loads(str(text))
     commit = (repository / ".git/refs/heads/main").read_text().strip()
     diff = subprocess.run(["git", "diff", "HEAD"], cwd=repository, check=True, capture_output=True).stdout  # noqa: S607
     assert facts["git"] == {"commit": commit, "branch": "main", "dirty_bytes": len(diff), "untracked": 1}
