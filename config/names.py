@@ -13,6 +13,7 @@ ENV_PARENT = "RUNLANE_PARENT_PID"
 ENV_CHILD = "RUNLANE_CHILD"
 ENV_KEEPER = "RUNLANE_KEEPER_PID"
 ENV_COMMAND = "RUNLANE_COMMAND"
+ENV_FACTS = "RUNLANE_FACTS"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
 ENV_RUN_DIR = "RUNLANE_RUN_DIR"
@@ -32,6 +33,7 @@ CONTEXT_VARIABLES = {
     ENV_KEEPER: "process a proxy waits for, beside its workers, before it thinks that nobody needs it",
     ENV_CHILD: "name under which a child reports to its supervisor",
     ENV_COMMAND: "command line of the run, as recorded in `runs.command`",
+    ENV_FACTS: "what the launcher knows of the run, as JSON; recorded in `runs.facts`",
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
     ENV_ATTACH_DIR: "directory of one command of `runlane run`: its hook, and the slots of its environments",

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from runlane.actors.git_state import launch_facts
 from runlane.actors.topology import settings_environment
 from runlane.attach_dir import UNHOOKED, AttachDir
 from runlane.config import names
@@ -240,7 +241,7 @@ def _environment(
 ) -> dict[str, str]:
     """What tells the command whose worker it is."""
     return {
-        **{name: value for name, value in os.environ.items() if name != names.ENV_RESUMED},
+        **{name: value for name, value in os.environ.items() if name not in (names.ENV_RESUMED, names.ENV_FACTS)},
         **settings_variables,
         names.ENV_RUN: started.run,
         names.ENV_RUN_NAME: run_name,
@@ -248,6 +249,7 @@ def _environment(
         names.ENV_PROXY: started.endpoint,
         names.ENV_COMMAND: shlex.join(command),
         names.ENV_RUN_DIR: run_dir,
+        **launch_facts(),
     }
 
 
