@@ -3,8 +3,8 @@
     python3.6 coach_shim.py LANE_DESCRIPTOR COACH_ARGUMENTS...
 
 Three hooks: `Environment.step` (and its reset) for steps and pictures, `BaseLogger.create_signal_value` for metrics,
-and the question Coach asks as it ends, which nobody is there to answer. Coach's own results and output stay as they are:
-what fails here is counted, said once, and left out.
+and the question Coach asks as it ends, which nobody is there to answer. Coach's own results and output stay as they
+are: what fails here is counted, said once, and left out.
 """
 
 import atexit

@@ -1,10 +1,11 @@
 """Kills a bridge at chosen places of its own code, has others go on, and compares what their journals hold.
 
-`python jsonl_killed.py DIRECTORY POINTS SEED`. A place is the n-th line of code that a bridge executes in the files that
-matter, so every place between two lines can be hit, not only those where a process spends its time. Prints one line
+`python jsonl_killed.py DIRECTORY POINTS SEED`. A place is the n-th line of code that a bridge executes in the files
+that matter, so every place between two lines can be hit, not only those where a process spends its time. Prints one line
 for each failure, and at the end how many places were tried.
 """
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from process.jsonl_program import ENVS, Tally, objects
+from process.jsonl_program import Tally, objects
 
 from runlane.config.load import load
 from runlane.config.settings import Settings
@@ -25,8 +26,6 @@ from runlane.transport.records import EpisodeRecord, InfoRecord, LogRecord, Metr
 from runlane.transport.spool import BRIDGE_ROLE, OUT_FILE, SpoolEnd, SpoolInfo, make_spool, write_end, write_info
 from runlane.transport.wire import decode_header
 from runlane.workers.jsonl_bridge import Bridge
-
-import json
 
 LINES = 30
 TRACED = ("jsonl_", "session.py", "journal_writer.py", "episode_writer.py", "stream_writer.py")
@@ -133,7 +132,12 @@ def attempt(directory: Path, text: bytes, kills: list[int]) -> tuple[dict[str, l
     """One spool, bridged by processes that are killed at these places, and by a last one that is not."""
     settings = load(
         environment={},
-        arguments=[f"data_dir={directory}", f"transport.run_dir={directory}/run", "session.close_s=0.01", "journal.sync_ms=0"],
+        arguments=[
+            f"data_dir={directory}",
+            f"transport.run_dir={directory}/run",
+            "session.close_s=0.01",
+            "journal.sync_ms=0",
+        ],
     )
     spool = make_spool(settings)
     (spool / OUT_FILE).write_bytes(text)
