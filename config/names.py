@@ -18,7 +18,6 @@ ENV_RESUMED = "RUNLANE_RESUMED"
 ENV_RUN_DIR = "RUNLANE_RUN_DIR"
 ENV_DISABLED = "RUNLANE_DISABLED"
 ENV_RING = "RUNLANE_RING"
-ENV_RUN_DIR = "RUNLANE_RUN_DIR"
 
 CONTEXT_VARIABLES = {
     ENV_CONFIG: "settings file, when --config is not given",
@@ -36,7 +35,6 @@ CONTEXT_VARIABLES = {
     ENV_RUN_DIR: "run directory of the graph, by which programs of other languages name their rings",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
     ENV_RING: "path of the head of the ring that an engine writes its frames into",
-    ENV_RUN_DIR: "run directory of that ring's graph, for slots that shared memory has no room for",
 }
 
 # What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.

@@ -17,11 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runlane.config import log_ids
-from runlane.config.errors import FastLaneError
 from runlane.config.settings import Settings
-from runlane.transport.held_ring import HeldRing, hold_ring
-from runlane.transport.log import log_event
+from runlane.transport.held_ring import HeldRing, ring_for_engine
 from runlane.workers.attach import Session
 from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
@@ -116,7 +113,7 @@ class EngineProgram:
 
         SIGINT and SIGTERM end the engine. For the main thread.
         """
-        ring = _ring_of(settings)
+        ring = ring_for_engine(settings)
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self._started(ring) as process:
@@ -175,11 +172,3 @@ class EngineProgram:
                 time.sleep(SLEEP_S)
         finally:
             file.close()
-
-
-def _ring_of(settings: Settings) -> HeldRing | None:
-    try:
-        return hold_ring(settings)
-    except (FastLaneError, OSError) as error:
-        log_event(log_ids.FASTLANE_WRITER_ERROR, where="open", error=str(error))
-        return None

@@ -14,8 +14,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INTERRUPTED = 130
+# Waits for a byte, or for our end without one; then it ends the engine and removes what that had in shared memory.
+_WATCH = (
+    "import os, shutil, sys\n"
+    "_, told, directory, pids, *instances = sys.argv\n"
+    "if os.read(int(told), 1):\n"
+    "    sys.exit()\n"
+    "for pid in filter(None, pids.split(',')):\n"
+    "    try:\n"
+    "        os.kill(int(pid), 9)\n"
+    "    except OSError:\n"
+    "        pass\n"
+    "for name in os.listdir('/dev/shm'):\n"
+    "    if name.startswith('ViZDoom') and name.endswith(tuple(instances) or ('/',)):\n"
+    "        os.unlink('/dev/shm/' + name)\n"
+    "shutil.rmtree(directory, ignore_errors=True)\n"
+)
 BINS = 13  # how far the monster is to the side, from far left to far right: a shot hits in the middle one
 UNSEEN = BINS  # a row of its own
 HALF_SCREEN = 160.0
@@ -162,6 +180,35 @@ def open_game(vizdoom: Any, settings: Settings, directory: str) -> Any:
     return game
 
 
+@contextlib.contextmanager
+def orphan_watch(directory: str) -> Generator[None]:
+    """While this holds, our death is the engine's, too: by itself it would wait for us for ever, and keep its memory."""
+    engines = [pid for pid in _children() if b"viz_instance_id" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    names = [part for pid in engines for part in Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")]
+    instances = [names[at + 1] for at, part in enumerate(names[:-1]) if part == "+viz_instance_id"]
+    told, tells = os.pipe()
+    command = [sys.executable, "-I", "-S", "-c", _WATCH, str(told), directory, ",".join(map(str, engines)), *instances]
+    watch = subprocess.Popen(command, pass_fds=(told,), start_new_session=True)
+    os.close(told)
+    try:
+        yield
+    finally:
+        os.write(tells, b".")  # in order: there is nothing to do
+        os.close(tells)
+        watch.wait()
+
+
+def _children() -> list[int]:
+    """Pids of the processes that we have started."""
+    lists = [task.joinpath("children").read_text("ascii") for task in Path("/proc/self/task").iterdir()]
+    return [int(pid) for pids in lists for pid in pids.split()]
+
+
+def _failures(vizdoom: Any) -> tuple[type[Exception], ...]:
+    """Everything ViZDoom raises."""
+    return tuple(kind for name, kind in vars(vizdoom).items() if name.endswith("Exception"))
+
+
 def parse_settings(argv: list[str] | None) -> Settings:
     """Read the command line; each option is named after a field of Settings and defaults to it."""
     parser = argparse.ArgumentParser(prog="python -m runlane.workers.vizdoom", description="Learn to shoot in ViZDoom.")
@@ -197,14 +244,16 @@ def train(vizdoom: Any, settings: Settings) -> int:
         code = 0
         try:
             player.game = open_game(vizdoom, settings, directory)
-            player.learn()
+            with orphan_watch(directory):
+                player.learn()
             player.game.close()
-        except (KeyboardInterrupt, vizdoom.SignalException):
+        except KeyboardInterrupt:
             code = INTERRUPTED
-        except vizdoom.ViZDoomUnexpectedExitException as error:
-            sys.stderr.write(f"runlane: the engine has ended: {error}\n")
-            session.log(f"the engine has ended: {error}", level="error")
-            code = 1
+        except (RuntimeError, *_failures(vizdoom)) as error:
+            code = INTERRUPTED if "SIGINT" in str(error) else 1  # ViZDoom sees to Ctrl-C itself, and closes its engine
+            if code == 1:
+                sys.stderr.write(f"runlane: the engine has ended: {error}\n")
+                session.log(f"the engine has ended: {error}", level="error")
         write_report(player.tally)
     session.log("the engine's own count: " + json.dumps(dataclasses.asdict(player.tally)))
     session.close("finished" if not code else "stopped" if code == INTERRUPTED else "failed")

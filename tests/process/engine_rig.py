@@ -15,6 +15,7 @@ from process.graph_under_test import GraphUnderTest, wait_until
 from runlane.config import names
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.lane_follower import LaneFollower
+from runlane.transport.ring_files import graph_prefix, ring_directories
 
 SOURCES = Path(__file__).parents[2] / "src"
 _runs = itertools.count(1)
@@ -110,6 +111,12 @@ class EngineRun:
         """Processes below it whose program is called so."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in below if name in child.name()]
+
+    def rings(self) -> list[Path]:
+        """Files of rings of the graph, dead or alive."""
+        run_dir = run_dir_of(self.graph.settings)
+        prefix = graph_prefix(run_dir)
+        return [path for place in ring_directories(run_dir) for path in place.glob(f"{prefix}*")]
 
     def stop(self) -> None:
         """Whatever the test did, nothing is left."""

@@ -28,8 +28,13 @@ def interpreter() -> Path:
 @pytest.fixture(scope="module")
 def graph(interpreter: Path) -> Iterator[GraphUnderTest]:  # noqa: ARG001  without ViZDoom there is nothing to start
     """One for all: each test has a run of its own."""
-    with tempfile.TemporaryDirectory(prefix="rl-", dir="/tmp") as directory, GraphUnderTest(Path(directory)) as graph:
-        yield graph
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="rl-", dir="/tmp") as directory,
+    ):
+        patch.delenv("RUNLANE_VENVS", raising=False)  # no setting: a graph would refuse it
+        with GraphUnderTest(Path(directory)) as graph:
+            yield graph
 
 
 @pytest.fixture
@@ -94,16 +99,29 @@ def test_a_killed_game_loses_no_step(start: Start, graph: GraphUnderTest) -> Non
 
 
 def test_a_killed_worker_leaves_no_game(start: Start) -> None:
-    """`kill -9` of the worker: the engine notices."""
+    """`kill -9` of the worker: its engine waits for nobody, and keeps no memory."""
     run = start("--episodes", "100000")
     wait_until(lambda: run.graph.sql(f"SELECT 1 FROM steps WHERE run = '{run.run}' LIMIT 1"), "it steps")
     games = run.children("vizdoom")
+    instances = {name for name in memory_names() if any(name.endswith(part) for part in games[0].cmdline() if part)}
+    assert instances
     run.process.kill()
     run.process.wait()
-    _, alive = psutil.wait_procs(games, 20)
-    for game in alive:
-        game.kill()
-    assert alive == []
+    wait_until(lambda: all(is_gone(game) for game in games), "its game is gone")
+    wait_until(lambda: not instances & memory_names(), "and what that had in shared memory")
+    wait_until(lambda: not run.rings(), "its ring is swept")
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Ended; a zombie of whoever has to reap it now counts."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def memory_names() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("ViZDoom*")}
 
 
 def test_bad_arguments_are_one_line(interpreter: Path) -> None:
