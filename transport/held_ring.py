@@ -1,10 +1,10 @@
 """A ring held for an engine: a program of another language that draws, and need not make a ring by itself.
 
 Three processes meet in its head, of which two may be one. The *holder* starts the engine: it makes and locks the head,
-lets the engine inherit the lock, and removes the ring once the engine has ended. The *engine* says that it can draw, and
-stores the frames: it looks at two words, and at no lease. The *asker* has the engine's session: it says whose ring it
-is, so that viewers see it, looks at their leases, and stores what the engine is asked for. An asker that died asks for nothing a second later, and the next one goes
-on. The bytes are in `ring_layout.py`.
+lets the engine inherit the lock, and removes the ring once the engine has ended. The *engine* says that it can draw,
+and stores the frames: it looks at two words, and at no lease. The *asker* has the engine's session: it says whose ring
+it is, so that viewers see it, looks at their leases, and stores what the engine is asked for. An asker that died asks
+for nothing a second later, and the next one goes on. The bytes are in `ring_layout.py`.
 """
 
 import contextlib

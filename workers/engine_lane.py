@@ -2,8 +2,8 @@
 
 Nothing is rendered here. The session's process looks at the leases for the engine, tells it through two words of the
 ring's head what is wanted, and says of it what any worker's fast lane says: the lines of the log, the figures. So an
-engine needs no MessagePack, no lock and no lease, and honours the telemetry mode and `fast_lane.max_fps` without knowing
-them.
+engine needs no MessagePack, no lock and no lease, and honours the telemetry mode and `fast_lane.max_fps` without
+knowing them.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class EngineLane(FastLane):
             asker.ask(0.0 if wanted is None else min(wanted.rate_hz, self.settings.max_fps), now_ns)
 
     def _has_engine(self) -> bool:
-        """Whether the program has said that it can draw. One that never does, or has a ring of its own, has none here."""
+        """Whether the program has said that it can draw. One that has a ring of its own never does."""
         with contextlib.suppress(OSError):
             self._engine = engine_of(self._head)
         return self._engine > 0

@@ -22,12 +22,22 @@ from runlane.transport.held_ring import HeldRing, ring_for_engine
 from runlane.workers.attach import Session
 from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
-from runlane.workers.jsonl_lines import EpisodeLine, Line, LogLine, MetricLine, MetricsLine, NotTaken, StepLine, Text
+from runlane.workers.jsonl_lines import (
+    EpisodeLine,
+    Line,
+    LogLine,
+    MetricLine,
+    MetricsLine,
+    NotTaken,
+    RunLine,
+    StepLine,
+    Text,
+)
 from runlane.workers.jsonl_recorder import Numbers
 
 SLEEP_S = 0.005
 END_S = 5.0
-# Becomes the program, after asking the kernel to signal it when we are gone: whatever kills us, nothing of ours is left.
+# Becomes the program, after asking the kernel to signal it when we are gone: whatever kills us, nothing is left.
 _SHIM = (
     "import ctypes, os, sys\n"
     "ctypes.CDLL(None).prctl(1, int(sys.argv[1]), 0, 0, 0)\n"
@@ -92,7 +102,7 @@ class SessionLines:
             sys.stdout.write(line.text + "\n")
         elif isinstance(line, NotTaken):
             session.log(f"line not taken, {line.sort} ({line.problem}): {line.quote}", "warning")
-        else:
+        elif isinstance(line, RunLine):
             session.log(f"the engine's facts: config {line.config}, env {line.env}, versions {line.versions}")
 
 
@@ -109,7 +119,7 @@ class EngineProgram:
         self._signal = 0
 
     def run(self, session: Session, settings: Settings) -> int:
-        """Start it, record what it prints until it has ended, and return its exit code: 128 + n where a signal ended it.
+        """Start it, record what it prints until it has ended; returns its exit code, 128 + n where a signal ended it.
 
         SIGINT and SIGTERM end the engine. For the main thread.
         """

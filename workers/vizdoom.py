@@ -1,8 +1,8 @@
-"""A worker that learns to shoot a monster in ViZDoom, an engine in a process of its own behind a wheel. NumPy only else.
+"""A worker that learns to shoot a monster in ViZDoom, an engine in a process of its own behind a wheel.
 
-Scenario `basic` of ViZDoom: a monster stands somewhere along a wall; one shot that hits ends the episode, each tic costs
-1, a miss 5. The agent sees how far to its left or right the monster is, in `BINS` bins, and learns by Q-learning in a
-table. The screen is copied for viewers alone, and only when one wants a picture now.
+Scenario `basic` of ViZDoom: a monster stands somewhere along a wall; one shot that hits ends the episode, each tic
+costs 1, a miss 5. The agent sees how far to its left or right the monster is, in `BINS` bins, and learns by Q-learning
+in a table. The screen is copied for viewers alone, and only when one wants a picture now.
 
     python -m runlane.workers.vizdoom --episodes 300
 """
@@ -27,7 +27,6 @@ from runlane.config.names import ENV_WORKER_REPORT
 from runlane.workers.attach import Session, attach
 
 if TYPE_CHECKING:
-    from numpy.random import Generator
     from numpy.typing import NDArray
 
 INTERRUPTED = 130
@@ -80,7 +79,7 @@ class Tally:
 class Table:
     """Q-learning: the worth of each action in each bin."""
 
-    def __init__(self, settings: Settings, rng: Generator) -> None:
+    def __init__(self, settings: Settings, rng: np.random.Generator) -> None:
         self.settings, self.rng = settings, rng
         self.worth: NDArray[np.float64] = np.zeros((UNSEEN + 1, ACTIONS))
 
@@ -132,7 +131,9 @@ class Player:
         while True:
             action = self.table.choose(place, exploration)
             observation = np.array([side], np.float32)
-            reward = float(game.make_action([int(index == action) for index in range(ACTIONS)], self.settings.frame_skip))
+            reward = float(
+                game.make_action([int(index == action) for index in range(ACTIONS)], self.settings.frame_skip)
+            )
             is_last = bool(game.is_episode_finished())
             is_late = is_last and bool(game.is_episode_timeout_reached())
             after, side = self.look()
@@ -182,7 +183,7 @@ def open_game(vizdoom: Any, settings: Settings, directory: str) -> Any:
 
 @contextlib.contextmanager
 def orphan_watch(directory: str) -> Generator[None]:
-    """While this holds, our death is the engine's, too: by itself it would wait for us for ever, and keep its memory."""
+    """While this holds, our death is the engine's, too: by itself it would wait for us for ever, with its memory."""
     engines = [pid for pid in _children() if b"viz_instance_id" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     names = [part for pid in engines for part in Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")]
     instances = [names[at + 1] for at, part in enumerate(names[:-1]) if part == "+viz_instance_id"]
@@ -206,7 +207,7 @@ def _children() -> list[int]:
 
 def _failures(vizdoom: Any) -> tuple[type[Exception], ...]:
     """Everything ViZDoom raises."""
-    return tuple(kind for name, kind in vars(vizdoom).items() if name.endswith("Exception"))
+    return tuple(getattr(vizdoom, name) for name in dir(vizdoom) if name.endswith("Exception"))
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
@@ -239,6 +240,7 @@ def write_report(tally: Tally) -> None:
 def train(vizdoom: Any, settings: Settings) -> int:
     """Play and learn; returns the exit status."""
     session = attach(name=f"vizdoom-{settings.scenario}", worker="vizdoom", config=dataclasses.asdict(settings))
+    failures: tuple[type[Exception], ...] = (RuntimeError, *_failures(vizdoom))
     with tempfile.TemporaryDirectory(prefix="runlane-vizdoom-") as directory:
         player = Player(None, session, settings)
         code = 0
@@ -249,7 +251,7 @@ def train(vizdoom: Any, settings: Settings) -> int:
             player.game.close()
         except KeyboardInterrupt:
             code = INTERRUPTED
-        except (RuntimeError, *_failures(vizdoom)) as error:
+        except failures as error:
             code = INTERRUPTED if "SIGINT" in str(error) else 1  # ViZDoom sees to Ctrl-C itself, and closes its engine
             if code == 1:
                 sys.stderr.write(f"runlane: the engine has ended: {error}\n")

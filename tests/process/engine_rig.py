@@ -24,9 +24,7 @@ _runs = itertools.count(1)
 class EngineRun:
     """One worker process of a kind, in a run of its own."""
 
-    def __init__(
-        self, graph: GraphUnderTest, interpreter: Path, module: str, *options: str, **variables: str
-    ) -> None:
+    def __init__(self, graph: GraphUnderTest, interpreter: Path, module: str, *options: str, **variables: str) -> None:
         self.graph = graph
         worker = module.rpartition(".")[2]
         started = graph.client.start_worker(worker, f"{worker}-{next(_runs)}", "drawn", 10.0)
@@ -65,10 +63,18 @@ class EngineRun:
         """The run's, once it has ended."""
 
         def look() -> Any:
-            found = self.graph.sql(f"SELECT state FROM runs WHERE run = '{self.run}'")
+            found = self.sql("SELECT state FROM runs")
             return found and found[0][0] != "running" and found[0][0]
 
         return str(wait_until(look, "the run has ended"))
+
+    def sql(self, select: str, more: str = "") -> Any:
+        """What the database says of this run."""
+        return self.graph.sql(f"{select} WHERE run = '{self.run}' {more}")
+
+    def is_stepping(self) -> bool:
+        """Whether the first of its steps are stored."""
+        return bool(self.sql("SELECT 1 FROM steps", "LIMIT 1"))
 
     def told(self) -> list[str]:
         """Ids of its [FASTLANE] lines."""
@@ -82,10 +88,9 @@ class EngineRun:
 
     def stored(self) -> tuple[int, float, int, float]:
         """Steps, sum of rewards, episodes that came to their end, sum of their returns."""
-        of = f"FROM steps WHERE run = '{self.run}'"
-        [[steps, rewards]] = self.graph.sql(f"SELECT count(*), total(reward) {of}")
-        of = f"FROM episodes WHERE run = '{self.run}' AND outcome != 'abandoned'"
-        [[episodes, returns]] = self.graph.sql(f"SELECT count(*), total(episode_return) {of}")
+        [[steps, rewards]] = self.sql("SELECT count(*), total(reward) FROM steps")
+        ended = "AND outcome != 'abandoned'"
+        [[episodes, returns]] = self.sql("SELECT count(*), total(episode_return) FROM episodes", ended)
         return steps, rewards, episodes, returns
 
     def follower(self, rate_hz: float = 30.0) -> LaneFollower:

@@ -57,7 +57,7 @@ def start(graph: GraphUnderTest) -> Iterator[Start]:
         run.stop()
 
 
-def test_every_step_of_the_engine_is_a_row(graph: GraphUnderTest, start: Start) -> None:
+def test_every_step_of_the_engine_is_a_row(start: Start) -> None:
     """Steps, episodes and returns are those that the engine counted; it learns; and unwatched it never draws."""
     run = start("--episodes", "400")
     run.end()
@@ -68,7 +68,7 @@ def test_every_step_of_the_engine_is_a_row(graph: GraphUnderTest, start: Start) 
     assert (counts["drawn"], counts["published"]) == (0, 0)
     assert run.state() == "finished"
     assert run.told() == ["FASTLANE_OPENED", "FASTLANE_CLOSED"]
-    logs = [text for (text,) in graph.sql(f"SELECT text FROM logs WHERE run = '{run.run}'")]
+    logs = [text for (text,) in run.sql("SELECT text FROM logs")]
     assert any("Godot Engine" in text for text in logs)
     assert any('"return_sum"' in text for text in logs)
     assert run.rings() == []
@@ -105,7 +105,7 @@ def figures_of(graph: GraphUnderTest) -> list[Path]:
     return list(run_dir_of(graph.settings).glob("fastlane-*.json"))
 
 
-def test_a_project_of_somebody_else_keeps_its_exit_code(graph: GraphUnderTest, start: Start, tmp_path: Path) -> None:
+def test_a_project_of_somebody_else_keeps_its_exit_code(start: Start, tmp_path: Path) -> None:
     """What it prints is a step, or a line of the log."""
     for name, text in FOREIGN.items():
         (tmp_path / name).write_text(text)
@@ -114,14 +114,14 @@ def test_a_project_of_somebody_else_keeps_its_exit_code(graph: GraphUnderTest, s
     assert run.stored()[:2] == (1, 2.5)
     assert run.state() == "failed"
     assert "no json" in run.output
-    assert ("no json",) in [tuple(row) for row in graph.sql(f"SELECT text FROM logs WHERE run = '{run.run}'")]
+    assert ("no json",) in [tuple(row) for row in run.sql("SELECT text FROM logs")]
 
 
-def test_a_killed_engine_loses_no_line(start: Start, graph: GraphUnderTest, tmp_path: Path) -> None:
+def test_a_killed_engine_loses_no_line(start: Start, tmp_path: Path) -> None:
     """`kill -9` in the middle of it: every whole line it had written is a row."""
     output = tmp_path / "printed"
     run = start(*FOREVER, "--output", str(output))
-    wait_until(lambda: run.graph.sql(f"SELECT 1 FROM steps WHERE run = '{run.run}' LIMIT 1"), "it steps")
+    wait_until(run.is_stepping, "it steps")
     [engine] = run.children("godot")
     engine.kill()
     run.end(code=137)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from process.conftest import Processes
 from process.graph_under_test import wait_until
-from process.test_fast_lane import names, run_dir  # noqa: F401  a fixture
-from process.test_ring_writer import frame_of, newest_of, writer  # noqa: F401  a fixture
+from process.test_fast_lane import names
+from process.test_ring_writer import newest_of
 
 from runlane.actors.store_reader import query
 from runlane.config.settings import FastLaneSettings
@@ -90,9 +90,9 @@ class Rig:
 
 
 @pytest.fixture
-def rig(processes: Processes, run_dir: Path, writer: Path) -> Iterator[Rig]:  # noqa: F811
+def rig(processes: Processes, ring_dir: Path, ring_writer: Path) -> Iterator[Rig]:
     """An engine that runs and may show itself."""
-    rig = Rig(processes, writer, run_dir)
+    rig = Rig(processes, ring_writer, ring_dir)
     yield rig
     rig.close()
 
@@ -198,28 +198,28 @@ def test_a_ring_that_is_gone_is_no_error(short_dir: Path, caplog: pytest.LogCapt
     assert caplog.records == []
 
 
-def test_a_program_that_never_says_it_can_draw_is_not_shown(run_dir: Path) -> None:  # noqa: F811
+def test_a_program_that_never_says_it_can_draw_is_not_shown(ring_dir: Path) -> None:
     """As one that has a ring of its own, or no pictures at all."""
-    ring = HeldRing(run_dir)
-    session = ShownSession(INFO, run_dir, FastLaneSettings())
+    ring = HeldRing(ring_dir)
+    session = ShownSession(INFO, ring_dir, FastLaneSettings())
     lane = show_engine(session, ring.path)
     assert lane is not None
     for _ in range(3):
         lane.look(time.monotonic_ns())
-    assert find_rings(run_dir) == []
-    assert sweep_rings(run_dir) == []  # and yet it is nobody's to remove
+    assert find_rings(ring_dir) == []
+    assert sweep_rings(ring_dir) == []  # and yet it is nobody's to remove
     session.close()
     ring.close()
 
 
-def test_a_program_of_runlane_run_is_shown_and_recorded(short_dir: Path, writer: Path) -> None:  # noqa: F811
-    """`runlane run --jsonl stdout -- ./ring_writer`: its steps are rows, its pictures are seen, its exit code is kept."""
+def test_a_program_of_runlane_run_is_shown_and_recorded(short_dir: Path, ring_writer: Path) -> None:
+    """`runlane run --jsonl stdout -- ./ring_writer`: steps are rows, pictures are seen, the exit code is kept."""
     places = ["--set", f"data_dir={short_dir / 'data'}", "--set", f"transport.run_dir={short_dir / 'run'}"]
     command = [sys.executable, "-m", "runlane", "run", *places, "--jsonl", "stdout", "--worker", "ball"]
     log = short_dir / "errors"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [*command, "--", str(writer)],
+            [*command, "--", str(ring_writer)],
             stdout=subprocess.DEVNULL,
             stderr=errors,
             env={**os.environ, "FASTLANE": "1"},

@@ -51,7 +51,7 @@ def start(graph: GraphUnderTest, interpreter: Path) -> Iterator[Start]:
         run.stop()
 
 
-def test_every_step_of_the_game_is_a_row(graph: GraphUnderTest, start: Start, tmp_path: Path) -> None:
+def test_every_step_of_the_game_is_a_row(start: Start, tmp_path: Path) -> None:
     """Steps, episodes and returns are those that the worker counted; and unwatched nothing is drawn."""
     report = tmp_path / "report.json"
     run = start("--episodes", "8", **{names.ENV_WORKER_REPORT: str(report)})
@@ -62,8 +62,8 @@ def test_every_step_of_the_game_is_a_row(graph: GraphUnderTest, start: Start, tm
     assert counts["drawn"] == 0
     assert run.state() == "finished"
     assert run.told() == ["FASTLANE_OPENED", "FASTLANE_CLOSED"]
-    assert graph.sql(f"SELECT count(DISTINCT name) FROM metrics WHERE run = '{run.run}'") == [(2,)]
-    ends = graph.sql(f"SELECT sum(terminated), sum(truncated) FROM steps WHERE run = '{run.run}'")
+    assert run.sql("SELECT count(DISTINCT name) FROM metrics") == [(2,)]
+    ends = run.sql("SELECT sum(terminated), sum(truncated) FROM steps")
     assert sum(ends[0]) == 8
 
 
@@ -85,10 +85,10 @@ def test_a_viewer_sees_the_screen(start: Start) -> None:
     assert run.stored()[0] == counts["steps"]
 
 
-def test_a_killed_game_loses_no_step(start: Start, graph: GraphUnderTest) -> None:
+def test_a_killed_game_loses_no_step(start: Start) -> None:
     """`kill -9` of the engine's process: what it had returned is stored, and the worker says so in a line."""
     run = start("--episodes", "100000")
-    wait_until(lambda: graph.sql(f"SELECT 1 FROM steps WHERE run = '{run.run}' LIMIT 1"), "it steps")
+    wait_until(run.is_stepping, "it steps")
     [game] = run.children("vizdoom")
     game.kill()
     run.end(code=1)
@@ -101,7 +101,7 @@ def test_a_killed_game_loses_no_step(start: Start, graph: GraphUnderTest) -> Non
 def test_a_killed_worker_leaves_no_game(start: Start) -> None:
     """`kill -9` of the worker: its engine waits for nobody, and keeps no memory."""
     run = start("--episodes", "100000")
-    wait_until(lambda: run.graph.sql(f"SELECT 1 FROM steps WHERE run = '{run.run}' LIMIT 1"), "it steps")
+    wait_until(run.is_stepping, "it steps")
     games = run.children("vizdoom")
     instances = {name for name in memory_names() if any(name.endswith(part) for part in games[0].cmdline() if part)}
     assert instances
