@@ -105,7 +105,7 @@ class PlainRing:
         self._let_slots_go()
         generation = self._generation + 1
         size = _SLOTS_HEADER_BYTES + self._slot_count * self._slot_bytes
-        fd = -1
+        fd, problem = -1, OSError("no directory for slots")
         for directory in self._directories:
             try:
                 fd = _make_file(os.path.join(directory, f"{os.path.basename(self.path)}.{generation}"), size)
@@ -204,6 +204,10 @@ class PlainLane:
         self._has_ended = is_last
         if is_last:
             self._returns = [*self._returns[1 - _RETURNS :], self._return]
+
+    def give_up(self) -> None:
+        """The episode ended without an end: the next step begins a new one, and its return counts for nothing."""
+        self._has_ended = True
 
     def offer(self, render: Callable[[], Optional[Picture]]) -> None:
         """Show a picture if a viewer wants one now; `render` gives pixels, width, height and channels."""

@@ -14,11 +14,12 @@ from runlane.actors.topology import settings_environment
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
-from runlane.foreign import adopt_spools, check_source, run_foreign
+from runlane.foreign import adopt_spools
 from runlane.transport.endpoint import data_dir_of, run_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStart, WorkerStarted
+from runlane.workers.foreign_program import check_source, run_foreign
 
 START_S = 20.0
 DRAIN_S = 10.0

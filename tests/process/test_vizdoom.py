@@ -28,13 +28,8 @@ def interpreter() -> Path:
 @pytest.fixture(scope="module")
 def graph(interpreter: Path) -> Iterator[GraphUnderTest]:  # noqa: ARG001  without ViZDoom there is nothing to start
     """One for all: each test has a run of its own."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory(prefix="rl-", dir="/tmp") as directory,
-    ):
-        patch.delenv("RUNLANE_VENVS", raising=False)  # no setting: a graph would refuse it
-        with GraphUnderTest(Path(directory)) as graph:
-            yield graph
+    with tempfile.TemporaryDirectory(prefix="rl-", dir="/tmp") as directory, GraphUnderTest(Path(directory)) as graph:
+        yield graph
 
 
 @pytest.fixture
