@@ -29,7 +29,7 @@
 /* ---- The layout: offsets as in ring-layout.md, in bytes for headers and in words of 8 bytes for what is stored whole. */
 
 enum { HEAD_BYTES = 4096, SLOTS_HEADER_BYTES = 4096, SLOT_HEADER_BYTES = 128, INFO = 640, CHECK = 80 };
-enum { GENERATION = 64 / 8, NEWEST = 72 / 8, CLOSED = 80 / 8, ASKED = 88 / 8, LOOKED = 96 / 8 };
+enum { GENERATION = 64 / 8, NEWEST = 72 / 8, CLOSED = 80 / 8, ASKED = 88 / 8, LOOKED = 96 / 8, ENGINE = 104 / 8 };
 enum { LEASE = 128 / 8, LEASE_WORDS = 64 / 8, LEASES = 8, UNTIL = 1, RATE = 2 };
 enum { MAX_SIDE = 16384, PATH_ROOM = 1024 };
 static const uint64_t AHEAD_NS = 1800000000, HELD_NS = 1000000000;
@@ -249,7 +249,9 @@ static bool ring_join(struct ring *ring, const char *head, uint64_t slots) {
     snprintf(ring->directories[1], PATH_ROOM, "%s", variable("RUNLANE_RUN_DIR", ring->directories[0]));
     ring->fd = open(head, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (ring->fd < 0) return false;
-    return map_head(ring) || (close(ring->fd), false);
+    if (!map_head(ring)) return close(ring->fd), false;
+    atomic_store_explicit(&ring->words[ENGINE], (uint64_t)getpid(), memory_order_release); /* we can draw */
+    return true;
 }
 
 /* ---- What viewers ask for. */

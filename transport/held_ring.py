@@ -1,10 +1,10 @@
 """A ring held for an engine: a program of another language that draws, and need not make a ring by itself.
 
 Three processes meet in its head, of which two may be one. The *holder* starts the engine: it makes and locks the head,
-lets the engine inherit the lock, and removes the ring once the engine has ended. The *asker* has the engine's session:
-it says whose ring it is, looks at the viewers' leases, and stores what the engine is asked for. The *engine* stores the
-frames: it looks at two words, and at no lease. An asker that died asks for nothing a second later, and the next one goes
-on. The bytes are in `ring_layout.py`.
+lets the engine inherit the lock, and removes the ring once the engine has ended. The *engine* says that it can draw,
+and stores the frames: it looks at two words, and at no lease. The *asker* has the engine's session: it says whose ring
+it is, so that viewers see it, looks at their leases, and stores what the engine is asked for. An asker that died asks
+for nothing a second later, and the next one goes on. The bytes are in `ring_layout.py`.
 """
 
 import contextlib
@@ -14,16 +14,19 @@ import struct
 import sys
 from pathlib import Path
 
+from runlane.config import log_ids
 from runlane.config.errors import FastLaneError
 from runlane.config.names import ENV_DISABLED, ENV_RING, ENV_RUN_DIR
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.fast_lane_writer import WriterMetrics
 from runlane.transport.lease import MAX_RATE_HZ, Wanted, wanted
+from runlane.transport.log import log_event
 from runlane.transport.ring_files import make_head, open_head, open_slots, remove_ring, ring_directories
 from runlane.transport.ring_layout import (
     ASKED,
     CLOSED,
+    ENGINE,
     GENERATION,
     HEAD,
     HEAD_BYTES,
@@ -67,15 +70,25 @@ class HeldRing:
         self._is_closed = True
 
 
-def hold_ring(settings: Settings) -> HeldRing | None:
-    """A ring for an engine that is about to be started; None where nothing shall be shown.
-
-    Raises `FastLaneError` where there is no room for one.
-    """
+def ring_for_engine(settings: Settings) -> HeldRing | None:
+    """A ring for an engine that is about to be started; None where nothing shall be shown, or there is no room."""
     is_shown = settings.fast_lane.enabled and settings.fast_lane.video_mode != "off"
     if not is_shown or os.environ.get(ENV_DISABLED) == "1":
         return None
-    return HeldRing(run_dir_of(settings))
+    try:
+        return HeldRing(run_dir_of(settings))
+    except (FastLaneError, OSError) as error:
+        log_event(log_ids.FASTLANE_WRITER_ERROR, where="open", error=str(error))
+        return None
+
+
+def engine_of(head: Path) -> int:
+    """Pid of the engine that has said it can draw into a held ring; 0 while none has. Raises `OSError`."""
+    fd = os.open(head, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return int.from_bytes(os.pread(fd, 8, ENGINE * 8), sys.byteorder)
+    finally:
+        os.close(fd)
 
 
 class RingAsker:

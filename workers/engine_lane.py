@@ -2,18 +2,18 @@
 
 Nothing is rendered here. The session's process looks at the leases for the engine, tells it through two words of the
 ring's head what is wanted, and says of it what any worker's fast lane says: the lines of the log, the figures. So an
-engine needs no MessagePack, no lock and no lease, and honours the telemetry mode and `fast_lane.max_fps` without knowing
-them.
+engine needs no MessagePack, no lock and no lease, and honours the telemetry mode and `fast_lane.max_fps` without
+knowing them.
 """
 
-import os
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
 
 from runlane.config.settings import FastLaneSettings
 from runlane.transport.fast_lane_writer import started_ticks
-from runlane.transport.held_ring import RingAsker
+from runlane.transport.held_ring import RingAsker, engine_of
 from runlane.transport.ring_layout import HeadHeader, RingInfo
 from runlane.workers.attachment import Session
 from runlane.workers.fast_lane import LOOK_NS, NEVER_NS, FastLane, Render, Shown
@@ -26,9 +26,12 @@ class EngineLane(FastLane):
         """`head` is that of the ring that is held for the engine."""
         super().__init__(session, run_dir, settings)
         self._head = head
+        self._engine = 0
 
     def look(self, now_ns: int) -> None:
         """See who watches, and ask the engine for as much. To be called some ten times a second; never raises."""
+        if self._writer is None and not self._has_engine():
+            return
         if now_ns >= self.next_ns:
             errors = self.errors
             self.is_due(now_ns)
@@ -40,9 +43,14 @@ class EngineLane(FastLane):
             wanted = self._wanted
             asker.ask(0.0 if wanted is None else min(wanted.rate_hz, self.settings.max_fps), now_ns)
 
+    def _has_engine(self) -> bool:
+        """Whether the program has said that it can draw. One that has a ring of its own never does."""
+        with contextlib.suppress(OSError):
+            self._engine = engine_of(self._head)
+        return self._engine > 0
+
     def _make_writer(self, info: RingInfo) -> RingAsker:
-        pid = os.getpid()
-        header = HeadHeader(pid, started_ticks(pid), time.time_ns())
+        header = HeadHeader(self._engine, started_ticks(self._engine), time.time_ns())
         return RingAsker(self._head, self.run_dir, header, info)
 
     def show(

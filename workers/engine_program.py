@@ -17,20 +17,27 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runlane.config import log_ids
-from runlane.config.errors import FastLaneError
 from runlane.config.settings import Settings
-from runlane.transport.held_ring import HeldRing, hold_ring
-from runlane.transport.log import log_event
+from runlane.transport.held_ring import HeldRing, ring_for_engine
 from runlane.workers.attachment import Session
 from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
-from runlane.workers.jsonl_lines import EpisodeLine, Line, LogLine, MetricLine, MetricsLine, NotTaken, StepLine, Text
+from runlane.workers.jsonl_lines import (
+    EpisodeLine,
+    Line,
+    LogLine,
+    MetricLine,
+    MetricsLine,
+    NotTaken,
+    RunLine,
+    StepLine,
+    Text,
+)
 from runlane.workers.jsonl_recorder import Numbers
 
 SLEEP_S = 0.005
 END_S = 5.0
-# Becomes the program, after asking the kernel to signal it when we are gone: whatever kills us, nothing of ours is left.
+# Becomes the program, after asking the kernel to signal it when we are gone: whatever kills us, nothing is left.
 _SHIM = (
     "import ctypes, os, sys\n"
     "ctypes.CDLL(None).prctl(1, int(sys.argv[1]), 0, 0, 0)\n"
@@ -95,7 +102,7 @@ class SessionLines:
             sys.stdout.write(line.text + "\n")
         elif isinstance(line, NotTaken):
             session.log(f"line not taken, {line.sort} ({line.problem}): {line.quote}", "warning")
-        else:
+        elif isinstance(line, RunLine):
             session.log(f"the engine's facts: config {line.config}, env {line.env}, versions {line.versions}")
 
 
@@ -112,11 +119,11 @@ class EngineProgram:
         self._signal = 0
 
     def run(self, session: Session, settings: Settings) -> int:
-        """Start it, record what it prints until it has ended, and return its exit code: 128 + n where a signal ended it.
+        """Start it, record what it prints until it has ended; returns its exit code, 128 + n where a signal ended it.
 
         SIGINT and SIGTERM end the engine. For the main thread.
         """
-        ring = _ring_of(settings)
+        ring = ring_for_engine(settings)
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self._started(ring) as process:
@@ -175,11 +182,3 @@ class EngineProgram:
                 time.sleep(SLEEP_S)
         finally:
             file.close()
-
-
-def _ring_of(settings: Settings) -> HeldRing | None:
-    try:
-        return hold_ring(settings)
-    except (FastLaneError, OSError) as error:
-        log_event(log_ids.FASTLANE_WRITER_ERROR, where="open", error=str(error))
-        return None

@@ -1,10 +1,10 @@
-"""A worker that is a game engine: Godot 3, with nothing of Python inside. By default it learns its way through an arena.
+"""A worker that is a game engine: Godot 3, with nothing of Python inside. Its own task: a way through an arena.
 
     python -m runlane.workers.godot --episodes 300
     python -m runlane.workers.godot --project my_game/
 
-The engine prints a JSON line for each step, and writes pictures into its ring while somebody watches. A project of yours
-does the same: see docs/how-to/attach-an-engine.md. Without a display it gets a virtual one, which needs Xvfb.
+The engine prints a JSON line for each step, and writes pictures into its ring while somebody watches. A project of
+yours does the same: see docs/how-to/attach-an-engine.md. Without a display it gets a virtual one, which needs Xvfb.
 """
 
 import argparse
@@ -65,7 +65,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--checked", action="store_true", help="a check in every frame, as on a processor that needs it")
     options = parser.parse_args(argv)
     if options.project is not None and not (options.project / PROJECT_FILE).is_file():
-        parser.error(f"argument --project: {options.project} has no {PROJECT_FILE}; give the folder of a Godot 3 project")
+        parser.error(
+            f"argument --project: {options.project} has no {PROJECT_FILE}; give the folder of a Godot 3 project"
+        )
     return options
 
 
@@ -96,7 +98,9 @@ def run(options: argparse.Namespace, engine: str, settings: Settings, session: S
     is_plain = os.environ.get("LANG", "").partition(".")[0] in ("", "C", "POSIX")
     language = {"LANG": "en_US.UTF-8"} if is_plain else {}  # Godot knows no locale C, and complains
     with display(directory) as variables:
-        program = EngineProgram(command, {**homes, **language, **variables}, options.output or directory / "output.jsonl")
+        program = EngineProgram(
+            command, {**homes, **language, **variables}, options.output or directory / "output.jsonl"
+        )
         return program.run(session, settings)
 
 

@@ -16,6 +16,7 @@ const SLOT_HEADER_BYTES = 128
 const NEWEST = 72
 const GENERATION = 64
 const ASKED = 88
+const ENGINE = 104
 const LOOK_USEC = 10000
 const HELD_USEC = 1000000
 
@@ -33,6 +34,11 @@ var _changed_usec = 0  # our own clock when we saw that
 var _clock_ns = 0  # the host's monotonic clock less ours
 var _next_look_usec = 0
 var _due_usec = 0
+
+
+func _init():
+	if _head != "":
+		_store(ENGINE, OS.get_process_id())  # we can draw: from here on viewers see the ring
 
 
 # Whether a viewer wants a frame now. Costs next to nothing most of the time.

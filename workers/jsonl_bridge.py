@@ -26,7 +26,7 @@ from runlane.transport.identity import new_stream_id
 from runlane.transport.journal_head import JournalHead
 from runlane.transport.journal_layout import HEAD_FILE
 from runlane.transport.journal_reader import JournalReader
-from runlane.transport.log import configure_log, log_event
+from runlane.transport.log import add_fast_lane_log, configure_log, log_event
 from runlane.transport.messages import StreamInfo
 from runlane.transport.spool import (
     BRIDGE_ROLE,
@@ -40,6 +40,7 @@ from runlane.transport.spool import (
     read_info,
     remove_spool,
 )
+from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
 from runlane.workers.jsonl_lines import Line, MetricsLine, StepLine
 from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
@@ -192,6 +193,8 @@ class Bridge:
             "versions": {"runlane": runlane.__version__},
         }
         self._session = BridgeSession(stream, self._endpoint, self._settings, facts, state)
+        ring = os.environ.get(names.ENV_RING)
+        self._lane = show_engine(self._session, Path(ring)) if ring else None
         link = self._directory / f"{stream.stream}{HEAD_SUFFIX}"
         os.link(Path(self._session.journal_directory) / HEAD_FILE, link)
 
@@ -234,6 +237,8 @@ class Bridge:
         self._sleep_s = SHORTEST_SLEEP_S
 
     def _switch_if_due(self) -> None:
+        if self._lane is not None:
+            self._lane.look(time.monotonic_ns())
         if self._session.is_switch_due:
             self._place.begin_extra()
             self._session.switch_mode()
@@ -325,6 +330,8 @@ def main(arguments: list[str]) -> int:
         settings = load()
         info = read_info(directory)
         configure_log(f"jsonl-{info.worker}", "WARNING")
+        if os.environ.get(names.ENV_FASTLANE) == "1":
+            add_fast_lane_log(f"jsonl-{info.worker}")
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's; its end is ours
         endpoint = os.environ.get(names.ENV_PROXY) or ipc_endpoint(settings, f"{names.PROXY_PREFIX}{info.worker}")
         with RoleLock(directory, BRIDGE_ROLE):

@@ -49,7 +49,9 @@ def virtual_display(directory: Path, screen: str = "640x480x24") -> Generator[di
         number = _number(told)
         if not number:
             problem = (directory / "display.log").read_text("utf-8", "replace").strip()[-200:]
-            raise GraphError(f"Xvfb does not start ({problem or 'it says nothing'}); set DISPLAY to a display that works")
+            raise GraphError(
+                f"Xvfb does not start ({problem or 'it says nothing'}); set DISPLAY to a display that works"
+            )
         yield {"DISPLAY": f":{number}", "XAUTHORITY": str(key_file)}
     finally:
         os.close(told)
@@ -69,6 +71,6 @@ def _number(told: int) -> str:
 
 
 def _key(secret: bytes) -> bytes:
-    """An Xauthority file with one entry, for any host: family, then address, number, name and key with their lengths."""
+    """An Xauthority file of one entry, for any host: family; then address, number, name, key, each with its length."""
     parts = (b"", b"", _KEY_NAME, secret)
     return struct.pack(">H", _ANY_HOST) + b"".join(struct.pack(">H", len(part)) + part for part in parts)

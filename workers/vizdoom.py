@@ -1,8 +1,8 @@
-"""A worker that learns to shoot a monster in ViZDoom, an engine in a process of its own behind a wheel. NumPy only else.
+"""A worker that learns to shoot a monster in ViZDoom, an engine in a process of its own behind a wheel.
 
-Scenario `basic` of ViZDoom: a monster stands somewhere along a wall; one shot that hits ends the episode, each tic costs
-1, a miss 5. The agent sees how far to its left or right the monster is, in `BINS` bins, and learns by Q-learning in a
-table. The screen is copied for viewers alone, and only when one wants a picture now.
+Scenario `basic` of ViZDoom: a monster stands somewhere along a wall; one shot that hits ends the episode, each tic
+costs 1, a miss 5. The agent sees how far to its left or right the monster is, in `BINS` bins, and learns by Q-learning
+in a table. The screen is copied for viewers alone, and only when one wants a picture now.
 
     python -m runlane.workers.vizdoom --episodes 300
 """
@@ -14,8 +14,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +27,25 @@ from runlane.config.names import ENV_WORKER_REPORT
 from runlane.workers.attachment import Session, attach
 
 if TYPE_CHECKING:
-    from numpy.random import Generator
     from numpy.typing import NDArray
 
 INTERRUPTED = 130
+# Waits for a byte, or for our end without one; then it ends the engine and removes what that had in shared memory.
+_WATCH = (
+    "import os, shutil, sys\n"
+    "_, told, directory, pids, *instances = sys.argv\n"
+    "if os.read(int(told), 1):\n"
+    "    sys.exit()\n"
+    "for pid in filter(None, pids.split(',')):\n"
+    "    try:\n"
+    "        os.kill(int(pid), 9)\n"
+    "    except OSError:\n"
+    "        pass\n"
+    "for name in os.listdir('/dev/shm'):\n"
+    "    if name.startswith('ViZDoom') and name.endswith(tuple(instances) or ('/',)):\n"
+    "        os.unlink('/dev/shm/' + name)\n"
+    "shutil.rmtree(directory, ignore_errors=True)\n"
+)
 BINS = 13  # how far the monster is to the side, from far left to far right: a shot hits in the middle one
 UNSEEN = BINS  # a row of its own
 HALF_SCREEN = 160.0
@@ -62,7 +79,7 @@ class Tally:
 class Table:
     """Q-learning: the worth of each action in each bin."""
 
-    def __init__(self, settings: Settings, rng: Generator) -> None:
+    def __init__(self, settings: Settings, rng: np.random.Generator) -> None:
         self.settings, self.rng = settings, rng
         self.worth: NDArray[np.float64] = np.zeros((UNSEEN + 1, ACTIONS))
 
@@ -114,7 +131,9 @@ class Player:
         while True:
             action = self.table.choose(place, exploration)
             observation = np.array([side], np.float32)
-            reward = float(game.make_action([int(index == action) for index in range(ACTIONS)], self.settings.frame_skip))
+            reward = float(
+                game.make_action([int(index == action) for index in range(ACTIONS)], self.settings.frame_skip)
+            )
             is_last = bool(game.is_episode_finished())
             is_late = is_last and bool(game.is_episode_timeout_reached())
             after, side = self.look()
@@ -162,6 +181,35 @@ def open_game(vizdoom: Any, settings: Settings, directory: str) -> Any:
     return game
 
 
+@contextlib.contextmanager
+def orphan_watch(directory: str) -> Generator[None]:
+    """While this holds, our death is the engine's, too: by itself it would wait for us for ever, with its memory."""
+    engines = [pid for pid in _children() if b"viz_instance_id" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    names = [part for pid in engines for part in Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")]
+    instances = [names[at + 1] for at, part in enumerate(names[:-1]) if part == "+viz_instance_id"]
+    told, tells = os.pipe()
+    command = [sys.executable, "-I", "-S", "-c", _WATCH, str(told), directory, ",".join(map(str, engines)), *instances]
+    watch = subprocess.Popen(command, pass_fds=(told,), start_new_session=True)
+    os.close(told)
+    try:
+        yield
+    finally:
+        os.write(tells, b".")  # in order: there is nothing to do
+        os.close(tells)
+        watch.wait()
+
+
+def _children() -> list[int]:
+    """Pids of the processes that we have started."""
+    lists = [task.joinpath("children").read_text("ascii") for task in Path("/proc/self/task").iterdir()]
+    return [int(pid) for pids in lists for pid in pids.split()]
+
+
+def _failures(vizdoom: Any) -> tuple[type[Exception], ...]:
+    """Everything ViZDoom raises."""
+    return tuple(getattr(vizdoom, name) for name in dir(vizdoom) if name.endswith("Exception"))
+
+
 def parse_settings(argv: list[str] | None) -> Settings:
     """Read the command line; each option is named after a field of Settings and defaults to it."""
     parser = argparse.ArgumentParser(prog="python -m runlane.workers.vizdoom", description="Learn to shoot in ViZDoom.")
@@ -192,19 +240,22 @@ def write_report(tally: Tally) -> None:
 def train(vizdoom: Any, settings: Settings) -> int:
     """Play and learn; returns the exit status."""
     session = attach(name=f"vizdoom-{settings.scenario}", worker="vizdoom", config=dataclasses.asdict(settings))
+    failures: tuple[type[Exception], ...] = (RuntimeError, *_failures(vizdoom))
     with tempfile.TemporaryDirectory(prefix="runlane-vizdoom-") as directory:
         player = Player(None, session, settings)
         code = 0
         try:
             player.game = open_game(vizdoom, settings, directory)
-            player.learn()
+            with orphan_watch(directory):
+                player.learn()
             player.game.close()
-        except (KeyboardInterrupt, vizdoom.SignalException):
+        except KeyboardInterrupt:
             code = INTERRUPTED
-        except vizdoom.ViZDoomUnexpectedExitException as error:
-            sys.stderr.write(f"runlane: the engine has ended: {error}\n")
-            session.log(f"the engine has ended: {error}", level="error")
-            code = 1
+        except failures as error:
+            code = INTERRUPTED if "SIGINT" in str(error) else 1  # ViZDoom sees to Ctrl-C itself, and closes its engine
+            if code == 1:
+                sys.stderr.write(f"runlane: the engine has ended: {error}\n")
+                session.log(f"the engine has ended: {error}", level="error")
         write_report(player.tally)
     session.log("the engine's own count: " + json.dumps(dataclasses.asdict(player.tally)))
     session.close("finished" if not code else "stopped" if code == INTERRUPTED else "failed")

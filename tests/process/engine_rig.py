@@ -15,6 +15,7 @@ from process.graph_under_test import GraphUnderTest, wait_until
 from runlane.config import names
 from runlane.transport.endpoint import run_dir_of
 from runlane.transport.lane_follower import LaneFollower
+from runlane.transport.ring_files import graph_prefix, ring_directories
 
 SOURCES = Path(__file__).parents[2] / "src"
 _runs = itertools.count(1)
@@ -62,10 +63,18 @@ class EngineRun:
         """The run's, once it has ended."""
 
         def look() -> Any:
-            found = self.graph.sql(f"SELECT state FROM runs WHERE run = '{self.run}'")
+            found = self.sql("SELECT state FROM runs")
             return found and found[0][0] != "running" and found[0][0]
 
         return str(wait_until(look, "the run has ended"))
+
+    def sql(self, select: str, more: str = "") -> Any:
+        """What the database says of this run."""
+        return self.graph.sql(f"{select} WHERE run = '{self.run}' {more}")
+
+    def is_stepping(self) -> bool:
+        """Whether the first of its steps are stored."""
+        return bool(self.sql("SELECT 1 FROM steps", "LIMIT 1"))
 
     def told(self) -> list[str]:
         """Ids of its [FASTLANE] lines."""
@@ -79,10 +88,9 @@ class EngineRun:
 
     def stored(self) -> tuple[int, float, int, float]:
         """Steps, sum of rewards, episodes that came to their end, sum of their returns."""
-        of = f"FROM steps WHERE run = '{self.run}'"
-        [[steps, rewards]] = self.graph.sql(f"SELECT count(*), total(reward) {of}")
-        of = f"FROM episodes WHERE run = '{self.run}' AND outcome != 'abandoned'"
-        [[episodes, returns]] = self.graph.sql(f"SELECT count(*), total(episode_return) {of}")
+        [[steps, rewards]] = self.sql("SELECT count(*), total(reward) FROM steps")
+        ended = "AND outcome != 'abandoned'"
+        [[episodes, returns]] = self.sql("SELECT count(*), total(episode_return) FROM episodes", ended)
         return steps, rewards, episodes, returns
 
     def follower(self, rate_hz: float = 30.0) -> LaneFollower:
@@ -108,6 +116,12 @@ class EngineRun:
         """Processes below it whose program is called so."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in below if name in child.name()]
+
+    def rings(self) -> list[Path]:
+        """Files of rings of the graph, dead or alive."""
+        run_dir = run_dir_of(self.graph.settings)
+        prefix = graph_prefix(run_dir)
+        return [path for place in ring_directories(run_dir) for path in place.glob(f"{prefix}*")]
 
     def stop(self) -> None:
         """Whatever the test did, nothing is left."""

@@ -15,7 +15,7 @@ from process.engine_rig import EngineRun
 from process.graph_under_test import GraphUnderTest, wait_until
 
 from runlane.transport.endpoint import run_dir_of
-from runlane.transport.ring_files import find_rings, graph_prefix, ring_directories
+from runlane.transport.ring_files import find_rings
 
 ENGINE = "godot3-runner"
 HAS_ENGINE = any(shutil.which(name) for name in (ENGINE, "godot3", "godot")) and shutil.which("Xvfb")
@@ -57,13 +57,7 @@ def start(graph: GraphUnderTest) -> Iterator[Start]:
         run.stop()
 
 
-def rings_left(graph: GraphUnderTest) -> list[Path]:
-    run_dir = run_dir_of(graph.settings)
-    prefix = graph_prefix(run_dir)
-    return [path for place in ring_directories(run_dir) for path in place.glob(f"{prefix}*")]
-
-
-def test_every_step_of_the_engine_is_a_row(graph: GraphUnderTest, start: Start) -> None:
+def test_every_step_of_the_engine_is_a_row(start: Start) -> None:
     """Steps, episodes and returns are those that the engine counted; it learns; and unwatched it never draws."""
     run = start("--episodes", "400")
     run.end()
@@ -74,10 +68,10 @@ def test_every_step_of_the_engine_is_a_row(graph: GraphUnderTest, start: Start) 
     assert (counts["drawn"], counts["published"]) == (0, 0)
     assert run.state() == "finished"
     assert run.told() == ["FASTLANE_OPENED", "FASTLANE_CLOSED"]
-    logs = [text for (text,) in graph.sql(f"SELECT text FROM logs WHERE run = '{run.run}'")]
+    logs = [text for (text,) in run.sql("SELECT text FROM logs")]
     assert any("Godot Engine" in text for text in logs)
     assert any('"return_sum"' in text for text in logs)
-    assert rings_left(graph) == []
+    assert run.rings() == []
 
 
 @pytest.mark.parametrize("checked", ["0", "1"])
@@ -111,7 +105,7 @@ def figures_of(graph: GraphUnderTest) -> list[Path]:
     return list(run_dir_of(graph.settings).glob("fastlane-*.json"))
 
 
-def test_a_project_of_somebody_else_keeps_its_exit_code(graph: GraphUnderTest, start: Start, tmp_path: Path) -> None:
+def test_a_project_of_somebody_else_keeps_its_exit_code(start: Start, tmp_path: Path) -> None:
     """What it prints is a step, or a line of the log."""
     for name, text in FOREIGN.items():
         (tmp_path / name).write_text(text)
@@ -120,14 +114,14 @@ def test_a_project_of_somebody_else_keeps_its_exit_code(graph: GraphUnderTest, s
     assert run.stored()[:2] == (1, 2.5)
     assert run.state() == "failed"
     assert "no json" in run.output
-    assert ("no json",) in [tuple(row) for row in graph.sql(f"SELECT text FROM logs WHERE run = '{run.run}'")]
+    assert ("no json",) in [tuple(row) for row in run.sql("SELECT text FROM logs")]
 
 
-def test_a_killed_engine_loses_no_line(start: Start, graph: GraphUnderTest, tmp_path: Path) -> None:
+def test_a_killed_engine_loses_no_line(start: Start, tmp_path: Path) -> None:
     """`kill -9` in the middle of it: every whole line it had written is a row."""
     output = tmp_path / "printed"
     run = start(*FOREVER, "--output", str(output))
-    wait_until(lambda: run.graph.sql(f"SELECT 1 FROM steps WHERE run = '{run.run}' LIMIT 1"), "it steps")
+    wait_until(run.is_stepping, "it steps")
     [engine] = run.children("godot")
     engine.kill()
     run.end(code=137)
@@ -135,7 +129,7 @@ def test_a_killed_engine_loses_no_line(start: Start, graph: GraphUnderTest, tmp_
     whole = output.read_bytes().rpartition(b"\n")[0].splitlines()
     written = [json.loads(line) for line in whole if line.startswith(b'{"kind":"step"')]
     assert run.stored()[:2] == (len(written), sum(line["reward"] for line in written))
-    assert rings_left(graph) == []
+    assert run.rings() == []
 
 
 def test_a_killed_worker_takes_engine_and_display_with_it(start: Start, graph: GraphUnderTest) -> None:
@@ -152,7 +146,7 @@ def test_a_killed_worker_takes_engine_and_display_with_it(start: Start, graph: G
     assert alive == []
     assert not socket.exists()
     assert find_rings(run_dir_of(graph.settings)) == []
-    wait_until(lambda: not rings_left(graph), "its ring is swept")
+    wait_until(lambda: not run.rings(), "its ring is swept")
     assert run.state() == "killed"
 
 

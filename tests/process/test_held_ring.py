@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 from process.conftest import Processes
-from process.test_fast_lane import names, run_dir  # noqa: F401  a fixture
-from process.test_ring_writer import frame_of, newest_of, writer  # noqa: F401  a fixture
+from process.graph_under_test import wait_until
+from process.test_fast_lane import names
+from process.test_ring_writer import newest_of
 
+from runlane.actors.store_reader import query
 from runlane.config.settings import FastLaneSettings
 from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.held_ring import HeldRing
@@ -87,9 +90,9 @@ class Rig:
 
 
 @pytest.fixture
-def rig(processes: Processes, run_dir: Path, writer: Path) -> Iterator[Rig]:  # noqa: F811
+def rig(processes: Processes, ring_dir: Path, ring_writer: Path) -> Iterator[Rig]:
     """An engine that runs and may show itself."""
-    rig = Rig(processes, writer, run_dir)
+    rig = Rig(processes, ring_writer, ring_dir)
     yield rig
     rig.close()
 
@@ -184,7 +187,7 @@ def test_a_session_that_shows_nothing_asks_for_nothing() -> None:
     assert show_engine(DetachedSession(), Path("/nowhere")) is None
 
 
-def test_a_ring_that_is_gone_is_told_once_and_no_error(short_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_ring_that_is_gone_is_no_error(short_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As when shared memory was emptied: the engine goes on without pictures."""
     session = ShownSession(INFO, short_dir, FastLaneSettings())
     lane = show_engine(session, short_dir / "rl-0000000000-00000000")
@@ -192,4 +195,61 @@ def test_a_ring_that_is_gone_is_told_once_and_no_error(short_dir: Path, caplog: 
     for _ in range(3):
         lane.look(time.monotonic_ns())
     session.close()
-    assert [record.getMessage().split()[0] for record in caplog.records] == ["FASTLANE_WRITER_ERROR"]
+    assert caplog.records == []
+
+
+def test_a_program_that_never_says_it_can_draw_is_not_shown(ring_dir: Path) -> None:
+    """As one that has a ring of its own, or no pictures at all."""
+    ring = HeldRing(ring_dir)
+    session = ShownSession(INFO, ring_dir, FastLaneSettings())
+    lane = show_engine(session, ring.path)
+    assert lane is not None
+    for _ in range(3):
+        lane.look(time.monotonic_ns())
+    assert find_rings(ring_dir) == []
+    assert sweep_rings(ring_dir) == []  # and yet it is nobody's to remove
+    session.close()
+    ring.close()
+
+
+def test_a_program_of_runlane_run_is_shown_and_recorded(short_dir: Path, ring_writer: Path) -> None:
+    """`runlane run --jsonl stdout -- ./ring_writer`: steps are rows, pictures are seen, the exit code is kept."""
+    places = ["--set", f"data_dir={short_dir / 'data'}", "--set", f"transport.run_dir={short_dir / 'run'}"]
+    command = [sys.executable, "-m", "runlane", "run", *places, "--jsonl", "stdout", "--worker", "ball"]
+    log = short_dir / "errors"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [*command, "--", str(ring_writer)],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, "FASTLANE": "1"},
+        )
+    follower = LaneFollower(short_dir / "run", worker="ball", rate_hz=30.0)
+    try:
+        seen: list[Any] = []
+
+        def look() -> bool:
+            assert process.poll() is None, log.read_text()
+            follower.poll(time.monotonic_ns())
+            found = follower.read()
+            seen.extend([found[0]] if found is not None else [])
+            return len(seen) >= 10
+
+        wait_until(look, "ten frames come", 60.0)
+        assert follower.info is not None
+        assert follower.info.stream
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        follower.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    counts = next(json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"steps"'))
+    assert counts["drawn"] >= 10
+    [[steps]] = query(short_dir / "data" / "runlane.db", "SELECT count(*) FROM steps")[1]
+    assert steps == counts["steps"]
+    told = [line.split(" [FASTLANE] ")[0].split()[-1] for line in log.read_text().splitlines() if "[FASTLANE]" in line]
+    assert told[:2] == ["FASTLANE_OPENED", "FASTLANE_WATCHED"]
+    assert told[-1] == "FASTLANE_CLOSED"
+    assert names(short_dir / "run") == []

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,35 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from process.c_program import compiled
 from process.conftest import Processes
-from process.test_fast_lane import FRAMES, STRESS_S, Party, names, run_dir  # noqa: F401  a fixture
+from process.test_fast_lane import FRAMES, STRESS_S, Party, names
 
 from runlane.transport.fast_lane_writer import started_ticks
 from runlane.transport.lane_follower import LaneFollower
 from runlane.transport.ring_files import find_rings, graph_prefix, sweep_rings
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "ring_writer.c"
-# As a careful engine would be built: what the compiler has doubts about is an error.
-FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 RATE_HZ = 50.0
 WIDTH, HEIGHT = 160, 120
-
-
-def compiled(source: Path, directory: Path, *flags: str) -> Path:
-    """The program of a C file."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("NO C COMPILER: install one, as with `apt-get install gcc libc6-dev`")
-    program = directory / source.stem
-    subprocess.run([compiler, *FLAGS, *flags, "-o", str(program), str(source)], check=True, timeout=60)
-    return program
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example."""
-    return compiled(EXAMPLE, tmp_path_factory.mktemp("c"))
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +34,10 @@ def stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Engine:
     """The example as a process; what it counted it says as it ends."""
 
-    def __init__(self, processes: Processes, writer: Path, run_dir: Path, *options: str) -> None:
-        self._said = run_dir / "said"
+    def __init__(self, processes: Processes, ring_writer: Path, ring_dir: Path, *options: str) -> None:
+        self._said = ring_dir / "said"
         with self._said.open("wb") as said:
-            command = (str(writer), str(run_dir), *options)
+            command = (str(ring_writer), str(ring_dir), *options)
             self.process = processes.start(*command, stdout=subprocess.DEVNULL, stderr=said)
 
     def counts(self) -> dict[str, int]:
@@ -67,9 +48,9 @@ class Engine:
 
 
 @pytest.fixture
-def follower(run_dir: Path) -> Iterator[LaneFollower]:  # noqa: F811
+def follower(ring_dir: Path) -> Iterator[LaneFollower]:
     """A viewer."""
-    follower = LaneFollower(run_dir, rate_hz=RATE_HZ)
+    follower = LaneFollower(ring_dir, rate_hz=RATE_HZ)
     yield follower
     follower.close()
 
@@ -92,14 +73,14 @@ def frame_of(processes: Processes, follower: LaneFollower) -> Any:
 @pytest.mark.timeout(60 + 4 * STRESS_S)
 def test_nothing_of_a_foreign_writer_is_torn_at_full_speed(
     processes: Processes,
-    run_dir: Path,  # noqa: F811
+    ring_dir: Path,
     stress: Path,
     slots: int,
     checked: str,
 ) -> None:
     """Sizes change all the time, two readers on all processors: each frame is whole, with its own HUD, and in order."""
-    foreign = Party(processes, run_dir, slots, STRESS_S / 2, checked, program=(str(stress),))
-    readers = [Party(processes, "read", run_dir, FRAMES, "closes") for _ in range(2)]
+    foreign = Party(processes, ring_dir, slots, STRESS_S / 2, checked, program=(str(stress),))
+    readers = [Party(processes, "read", ring_dir, FRAMES, "closes") for _ in range(2)]
     said = foreign.hear(STRESS_S + 20)
     print(f"\nC slots={slots} {checked} {said}")
     for reader in readers:
@@ -112,12 +93,12 @@ def test_nothing_of_a_foreign_writer_is_torn_at_full_speed(
     foreign.end()
 
 
-def test_the_head_says_whose_ring_it_is(processes: Processes, run_dir: Path, writer: Path) -> None:  # noqa: F811
+def test_the_head_says_whose_ring_it_is(processes: Processes, ring_dir: Path, ring_writer: Path) -> None:
     """Name, process, start and worker, as the page says; and viewers find it."""
-    engine = Engine(processes, writer, run_dir)
-    processes.until(lambda: bool(find_rings(run_dir)), "its ring is there")
-    [ring] = find_rings(run_dir)
-    assert ring.path.name.startswith(graph_prefix(run_dir))
+    engine = Engine(processes, ring_writer, ring_dir)
+    processes.until(lambda: bool(find_rings(ring_dir)), "its ring is there")
+    [ring] = find_rings(ring_dir)
+    assert ring.path.name.startswith(graph_prefix(ring_dir))
     assert ring.path.stat().st_mode & 0o777 == 0o600
     assert (ring.header.pid, ring.header.started) == (engine.process.pid, started_ticks(engine.process.pid))
     assert abs(ring.header.created_ns - time.time_ns()) < 60_000_000_000
@@ -126,32 +107,32 @@ def test_the_head_says_whose_ring_it_is(processes: Processes, run_dir: Path, wri
     engine.counts()
 
 
-def test_any_length_of_a_path_gives_the_right_name(processes: Processes, writer: Path, short_dir: Path) -> None:
+def test_any_length_of_a_path_gives_the_right_name(processes: Processes, ring_writer: Path, short_dir: Path) -> None:
     """Its own SHA-256, over a block's end and over several blocks."""
     for length in (54, 55, 56, 63, 64, 65, 119, 120, 200):
         run_dir = Path(str(short_dir / "x").ljust(length, "x"))
         run_dir.mkdir()
-        engine = Engine(processes, writer, run_dir)
+        engine = Engine(processes, ring_writer, run_dir)
         processes.until(lambda place=run_dir: bool(find_rings(place)), f"{length} letters: found")
         assert hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:10] in find_rings(run_dir)[0].path.name
         engine.process.terminate()
         engine.counts()
 
 
-def test_nothing_is_drawn_while_nobody_watches(processes: Processes, run_dir: Path, writer: Path) -> None:  # noqa: F811
+def test_nothing_is_drawn_while_nobody_watches(processes: Processes, ring_dir: Path, ring_writer: Path) -> None:
     """Not once in 50,000 steps; and there are no slots, as there was no frame."""
-    engine = Engine(processes, writer, run_dir, "--steps", "50000", "--pause-us", "0")
+    engine = Engine(processes, ring_writer, ring_dir, "--steps", "50000", "--pause-us", "0")
     assert engine.counts() == {"steps": 50_000, "episodes": 125, "drawn": 0, "published": 0}
 
 
 def test_it_is_drawn_as_often_as_asked_while_somebody_does(
     processes: Processes,
-    run_dir: Path,  # noqa: F811
-    writer: Path,
+    ring_dir: Path,
+    ring_writer: Path,
     follower: LaneFollower,
 ) -> None:
     """Moving frames with their HUD, no more of them than the lease asks for, and none after it."""
-    engine = Engine(processes, writer, run_dir)
+    engine = Engine(processes, ring_writer, ring_dir)
     first, _ = frame_of(processes, follower)
     start_s = time.monotonic()
     seen: list[tuple[Any, bytes]] = [frame_of(processes, follower) for _ in range(20)]
@@ -179,26 +160,26 @@ def newest_of(head: Path) -> int:
 
 def test_killed_it_is_swept(
     processes: Processes,
-    run_dir: Path,  # noqa: F811
-    writer: Path,
+    ring_dir: Path,
+    ring_writer: Path,
     follower: LaneFollower,
 ) -> None:
     """`kill -9`: never taken for alive again, and whoever sweeps removes head and slots."""
-    engine = Engine(processes, writer, run_dir)
+    engine = Engine(processes, ring_writer, ring_dir)
     frame_of(processes, follower)
-    assert sweep_rings(run_dir) == []
-    [ring] = find_rings(run_dir)
+    assert sweep_rings(ring_dir) == []
+    [ring] = find_rings(ring_dir)
     engine.process.kill()
     engine.process.wait()
-    assert find_rings(run_dir) == []
-    assert sweep_rings(run_dir) == [ring.path.name]
-    assert names(run_dir) == []
+    assert find_rings(ring_dir) == []
+    assert sweep_rings(ring_dir) == [ring.path.name]
+    assert names(ring_dir) == []
 
 
-def test_the_commands_show_it(processes: Processes, run_dir: Path, writer: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_commands_show_it(processes: Processes, ring_dir: Path, ring_writer: Path, tmp_path: Path) -> None:
     """`runlane snapshot` and `runlane watch`, as on a worker of ours; no graph is needed."""
-    engine = Engine(processes, writer, run_dir)
-    places = ["--set", f"transport.run_dir={run_dir}", "--set", f"data_dir={tmp_path / 'data'}"]
+    engine = Engine(processes, ring_writer, ring_dir)
+    places = ["--set", f"transport.run_dir={ring_dir}", "--set", f"data_dir={tmp_path / 'data'}"]
     runlane = [sys.executable, "-m", "runlane"]
     picture = tmp_path / "ball.png"
     taken = subprocess.run(

@@ -46,7 +46,7 @@ def start(graph: GraphUnderTest, interpreter: Path) -> Iterator[Start]:
         run.stop()
 
 
-def test_every_step_of_the_game_is_a_row(graph: GraphUnderTest, start: Start, tmp_path: Path) -> None:
+def test_every_step_of_the_game_is_a_row(start: Start, tmp_path: Path) -> None:
     """Steps, episodes and returns are those that the worker counted; and unwatched nothing is drawn."""
     report = tmp_path / "report.json"
     run = start("--episodes", "8", **{names.ENV_WORKER_REPORT: str(report)})
@@ -57,8 +57,8 @@ def test_every_step_of_the_game_is_a_row(graph: GraphUnderTest, start: Start, tm
     assert counts["drawn"] == 0
     assert run.state() == "finished"
     assert run.told() == ["FASTLANE_OPENED", "FASTLANE_CLOSED"]
-    assert graph.sql(f"SELECT count(DISTINCT name) FROM metrics WHERE run = '{run.run}'") == [(2,)]
-    ends = graph.sql(f"SELECT sum(terminated), sum(truncated) FROM steps WHERE run = '{run.run}'")
+    assert run.sql("SELECT count(DISTINCT name) FROM metrics") == [(2,)]
+    ends = run.sql("SELECT sum(terminated), sum(truncated) FROM steps")
     assert sum(ends[0]) == 8
 
 
@@ -80,10 +80,10 @@ def test_a_viewer_sees_the_screen(start: Start) -> None:
     assert run.stored()[0] == counts["steps"]
 
 
-def test_a_killed_game_loses_no_step(start: Start, graph: GraphUnderTest) -> None:
+def test_a_killed_game_loses_no_step(start: Start) -> None:
     """`kill -9` of the engine's process: what it had returned is stored, and the worker says so in a line."""
     run = start("--episodes", "100000")
-    wait_until(lambda: graph.sql(f"SELECT 1 FROM steps WHERE run = '{run.run}' LIMIT 1"), "it steps")
+    wait_until(run.is_stepping, "it steps")
     [game] = run.children("vizdoom")
     game.kill()
     run.end(code=1)
@@ -94,16 +94,29 @@ def test_a_killed_game_loses_no_step(start: Start, graph: GraphUnderTest) -> Non
 
 
 def test_a_killed_worker_leaves_no_game(start: Start) -> None:
-    """`kill -9` of the worker: the engine notices."""
+    """`kill -9` of the worker: its engine waits for nobody, and keeps no memory."""
     run = start("--episodes", "100000")
-    wait_until(lambda: run.graph.sql(f"SELECT 1 FROM steps WHERE run = '{run.run}' LIMIT 1"), "it steps")
+    wait_until(run.is_stepping, "it steps")
     games = run.children("vizdoom")
+    instances = {name for name in memory_names() if any(name.endswith(part) for part in games[0].cmdline() if part)}
+    assert instances
     run.process.kill()
     run.process.wait()
-    _, alive = psutil.wait_procs(games, 20)
-    for game in alive:
-        game.kill()
-    assert alive == []
+    wait_until(lambda: all(is_gone(game) for game in games), "its game is gone")
+    wait_until(lambda: not instances & memory_names(), "and what that had in shared memory")
+    wait_until(lambda: not run.rings(), "its ring is swept")
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Ended; a zombie of whoever has to reap it now counts."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def memory_names() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("ViZDoom*")}
 
 
 def test_bad_arguments_are_one_line(interpreter: Path) -> None:
