@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-
 from runlane.workers.scalar import LeftOut, number_of, numbers_of, step_of
 
 
