@@ -37,7 +37,7 @@ class Place(threading.local):
 
 
 place = Place()
-_made: set[int] = set()  # ids of what `make` has returned
+_made: dict[int, int] = {}  # where that is the recorded layer: ids of what `make` has returned, and of what is in it
 
 
 # ---- what is patched -------------------------------------------------------------------------------------
@@ -157,8 +157,8 @@ def _make(make: Callable[..., Any], module: ModuleType, arguments: Any, options:
         env = make(*arguments, **options)
     if hooked_session.records_made():
         key = id(env)
-        _made.add(key)
-        weakref.finalize(env, _made.discard, key)
+        _made[key] = id(_root_of(env))
+        weakref.finalize(env, _made.pop, key, None)
     return env
 
 
@@ -191,13 +191,16 @@ class EnvStream:
 
         self.hooked = hooked_session.open_session(*facts_of(root, env, seed))
         self.pid = os.getpid()
-        self.recorder = EnvRecorder(self.hooked.session, root, hooked_session.records_observations())
+        self.recorder = EnvRecorder(self.hooked.session, weakref.proxy(root), hooked_session.records_observations())
         self.is_over = False
 
     def close(self) -> None:
         """The environment is closed or gone."""
         if not self.is_over and self.pid == os.getpid():
+            self.recorder.let_go()
             hooked_session.give_back(self.hooked)
+        elif not self.is_over:  # a forked child's: its own episode ends, and nobody else here uses the stream
+            self.hooked.session.episode(outcome="abandoned")
         self.is_over = True
 
 
@@ -208,10 +211,17 @@ def _on_gone(stream: EnvStream) -> None:
 _table: LayerTable[EnvStream] = LayerTable(_on_gone)
 
 
+def _is_recorded(here: Place, env: Any) -> bool:
+    """Whether a call of this layer is one to record: that of the script, or that of what `make` has returned."""
+    if not _made:
+        return not here.depth
+    return id(env) in _made or (not here.depth and id(_root_of(env)) not in _made.values())
+
+
 def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Step, and record it where the script itself has called."""
     here = place
-    if here.depth and not (_made and id(env) in _made):
+    if not _is_recorded(here, env):
         if "env" not in env.__dict__:  # no wrapper: something has moved
             here.inner_steps += 1
         return step(env, *arguments, **options)
@@ -236,7 +246,7 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
 def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Reset, and record that where the script itself has called."""
     here = place
-    if here.depth and not (_made and id(env) in _made):
+    if not _is_recorded(here, env):
         here.inner_reset = env
         return reset(env, *arguments, **options)
     before = here.depth

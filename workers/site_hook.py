@@ -81,6 +81,8 @@ def install(hooks=None):
     hooks = HOOKS if hooks is None else hooks
     if any(type(finder).__name__ == "Finder" and hasattr(finder, "_hooks") for finder in sys.meta_path):
         return
+    if sys.version_info < (3, 4):
+        return  # it trains nothing that we know of
     sys.meta_path.insert(0, Finder(hooks))
     for name in hooks:
         if name in sys.modules:

@@ -5,6 +5,7 @@ is shows when it is first reset or stepped: either environments were called mean
 """
 
 import os
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -42,12 +43,15 @@ class VectorStream:
         facts |= {"num_envs": int(env.num_envs), "autoreset_mode": autoreset_text(env)}
         self.hooked = hooked_session.open_session(f"{kind}*{env.num_envs}", facts)
         self.pid = os.getpid()
-        self.recorder = VectorRecorder(self.hooked.session, env, hooked_session.records_observations(), False)
+        self.recorder = VectorRecorder(
+            self.hooked.session, weakref.proxy(env), hooked_session.records_observations(), False
+        )
 
     def close(self) -> None:
         """The environment is closed or gone."""
+        self.recorder.let_go()
+        self.recorder.session.abandon_vector_episodes()
         if self.pid == os.getpid():
-            self.recorder.session.abandon_vector_episodes()
             hooked_session.give_back(self.hooked)
 
 
