@@ -176,7 +176,8 @@ class Walk:
         self._tell(observation)
 
     def _tell(self, observation: Any) -> None:
-        parts: Any = observation if isinstance(observation, tuple) else np.asarray(observation).reshape(-1)
+        is_tuple = isinstance(observation, tuple)
+        parts: Any = observation if is_tuple else np.asarray(observation).reshape(-1)
         self._agent.bdi.set_belief("state", *(_number(part) for part in parts))
         self._turn += 1
         self._agent.bdi.set_belief("turn", self._turn)
