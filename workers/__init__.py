@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runlane.workers.attachment import Session, attach
+    from runlane.workers.sb3_callback import RunlaneCallback
     from runlane.workers.session import WorkerSession
+    from runlane.workers.tianshou_logger import TianshouLogger
     from runlane.workers.unrecorded import DetachedSession
 
-__all__ = ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"]
+__all__ = ["DetachedSession", "RunlaneCallback", "Session", "TianshouLogger", "WorkerSession", "attach", "wrap"]
 
 _HOMES = {
     "DetachedSession": "runlane.workers.unrecorded",
+    "RunlaneCallback": "runlane.workers.sb3_callback",  # imports Stable-Baselines3
     "Session": "runlane.workers.attachment",
+    "TianshouLogger": "runlane.workers.tianshou_logger",  # imports tianshou
     "WorkerSession": "runlane.workers.session",
     "attach": "runlane.workers.attachment",
 }

@@ -58,7 +58,8 @@ class DetachedSession:
     def step(self, *arguments: Any, **options: Any) -> None:
         """Do nothing."""
 
-    step_vector = episode = abandon_vector_episodes = metric = metrics = log = frame = step
+    step_vector = episode = abandon_vector_episodes = final_observation = final_observations = step
+    metric = metrics = log = frame = before_close = not_before_close = step
 
     def beside(self, worker: str) -> "DetachedSession":  # noqa: ARG002
         """Another that records nothing either."""

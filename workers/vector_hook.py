@@ -50,6 +50,7 @@ class VectorStream:
     def close(self) -> None:
         """The environment is closed or gone."""
         if self.pid == os.getpid():
+            self.recorder.let_go()
             self.recorder.session.abandon_vector_episodes()
             hooked_session.give_back(self.hooked)
 
