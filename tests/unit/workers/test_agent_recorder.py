@@ -21,10 +21,14 @@ def _stream(rig: SessionRig, ending: str) -> str:
     return found
 
 
-def _step(recorder: ParallelRecorder, env: Any, actions: dict[str, int], rewards: dict[str, float], now: int) -> None:
+def _step(recorder: ParallelRecorder, env: Any, actions: dict[Any, int], rewards: dict[Any, float], now: int) -> None:
     observations = {agent: np.array([now, 0.5]) for agent in rewards}
     no = dict.fromkeys(rewards, False)
     recorder.note_step(env, frozenset(env.agents), actions, (observations, rewards, no, no, {}))
+
+
+def _nothing_yet(observe: bool) -> tuple[None, float, bool, bool, None]:  # noqa: ARG001
+    return None, 0.0, False, False, None
 
 
 def test_the_others_join_the_run_of_the_session_that_was_given(rig: SessionRig) -> None:
@@ -80,7 +84,7 @@ def test_a_forked_child_does_not_tell_the_steps_of_its_parent(rig: SessionRig) -
         terminations={"a": False, "b": False},
         truncations={"a": False, "b": False},
     )
-    env.last = lambda observe: (None, 0.0, False, False, {})  # noqa: ARG005
+    env.last = _nothing_yet
     recorder.note_reset(env)
     env.agent_selection = "b"
     recorder.note_step(env, "a", 3)
