@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 export VENV
 
-.PHONY: demo test install lint types check bench chaos pictures clean
+.PHONY: demo test install lint types check bench chaos matrix pictures clean
 
 demo: $(VENV)/.installed-demo  ## train an agent with the whole graph around it, and check every count
 	$(BIN)/runlane demo
@@ -38,6 +38,11 @@ KILLS ?= 1000
 chaos: $(VENV)/.installed-test  ## kill -9 of everything at random; SEED, ONLY, FROM, REPORT: see docs/how-to/run-the-kill-matrix.md
 	PYTHONPATH=tests $(BIN)/python -m chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(FROM),--first-round $(FROM)) $(if $(REPORT),--report $(REPORT))
+
+KINDS := atari cleanrl cleanrl1 gym pettingzoo sb3 tianshou
+matrix: $(VENV)/.installed-test  ## unedited scripts of each library, bare and under `runlane run`; ONLY=part of a name
+	for kind in $(KINDS); do .ci/kind $$kind || echo "NO ENVIRONMENT for $$kind: its scripts will be SKIPPED" >&2; done
+	$(PYTEST) -rs tests/matrix/whole.py $(if $(ONLY),-k "$(ONLY)")
 
 pictures: $(VENV)/.installed-dev  ## the pictures of the GUI in docs/images, from a real graph; needs .[bench] and ale-py, box2d
 	$(BIN)/python benchmarks/gui_pictures.py docs/images

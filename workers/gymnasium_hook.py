@@ -199,6 +199,8 @@ class EnvStream:
         if not self.is_over and self.pid == os.getpid():
             self.recorder.let_go()
             hooked_session.give_back(self.hooked)
+        elif not self.is_over:  # a forked child's: its own episode ends, and nobody else here uses the stream
+            self.hooked.session.episode(outcome="abandoned")
         self.is_over = True
 
 

@@ -49,9 +49,9 @@ class VectorStream:
 
     def close(self) -> None:
         """The environment is closed or gone."""
+        self.recorder.let_go()
+        self.recorder.session.abandon_vector_episodes()
         if self.pid == os.getpid():
-            self.recorder.let_go()
-            self.recorder.session.abandon_vector_episodes()
             hooked_session.give_back(self.hooked)
 
 
