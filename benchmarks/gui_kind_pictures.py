@@ -48,7 +48,7 @@ def shown_kinds(script: str) -> list[Shown]:
         Shown("cleanrl", {"script": script, "arguments": "--total-timesteps 10000000"}),
         Shown("sb3", {"steps": 10_000_000.0, "envs": 4.0}),
         Shown("spade", {"episodes": 100_000.0}),
-        Shown("coach", {}),
+        Shown("coach", {"preset": "CartPole_DQN"}),
         Shown("godot", {"episodes": 1_000_000.0, "rate": 120.0}),
         Shown("vizdoom", {"episodes": 1_000_000.0}),
     ]
