@@ -48,7 +48,7 @@ def shown_kinds(script: str) -> list[Shown]:
         Shown("cleanrl", {"script": script, "arguments": "--total-timesteps 10000000"}),
         Shown("sb3", {"steps": 10_000_000.0, "envs": 4.0}),
         Shown("spade", {"episodes": 100_000.0}),
-        Shown("coach", {}),
+        Shown("coach", {"preset": "CartPole_DQN"}),
         Shown("godot", {"episodes": 1_000_000.0, "rate": 120.0}),
         Shown("vizdoom", {"episodes": 1_000_000.0}),
     ]
@@ -150,43 +150,52 @@ def take_picture(camera: Camera, launch: Launch, path: Path, warm_up_s: float, l
         camera.wait(3.0)
 
 
-def main() -> int:
-    """Take what can be taken; exit code 1 when a kind that has all it needs gave none."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--kind", action="append", help="only this one; may be repeated")
-    parser.add_argument("--script", default=str(ROOT / "tests/cleanrl/ppo_manner.py"), help="what the CleanRL worker runs")
-    parser.add_argument("--warm-up", type=float, default=WARM_UP_S, help="seconds each plays before its picture")
-    chosen = parser.parse_args()
-    chosen.directory.mkdir(parents=True, exist_ok=True)
-    failed: list[str] = []
+def picture_of(shown: Shown, directory: Path, warm_up_s: float) -> bool:
+    """One kind, with a graph and a window of its own; False when it has all it needs and gave no picture."""
+    kind = worker_type_named(shown.key)
+    if kind is None:
+        raise SystemExit(f"{shown.key} is no kind of the launch form")
+    python = python_of(kind)
+    missing = missing_of(kind, python, shown.options)
+    if missing:
+        print(f"NO PICTURE of {kind.label}: {missing}", file=sys.stderr)
+        return True
     with tempfile.TemporaryDirectory(prefix="runlane-pictures-") as data_dir:
-        options = ["--set", f"data_dir={data_dir}"]
         settings = load(arguments=[f"data_dir={data_dir}"])
-        graph = GraphProcess(options, settings)
+        graph = GraphProcess(["--set", f"data_dir={data_dir}"], settings)
         graph.start()
         camera: Camera | None = None
         try:
-            for shown in shown_kinds(chosen.script):
-                kind = worker_type_named(shown.key)
-                if kind is None or (chosen.kind and shown.key not in chosen.kind):
-                    continue
-                python = python_of(kind)
-                missing = missing_of(kind, python, shown.options)
-                if missing:
-                    print(f"NO PICTURE of {kind.label}: {missing}", file=sys.stderr)
-                    continue
-                plan = LaunchPlan(name=f"{kind.key}-s1", worker_type=kind.key, options=shown.options, python=python)
-                (launch,) = launches_of(plan, settings)
-                camera = camera or Camera(settings, Path(data_dir))
-                path = chosen.directory / f"gui-kind-{kind.key}-dark.png"
-                if not take_picture(camera, launch, path, chosen.warm_up, Path(data_dir) / f"{kind.key}.log"):
-                    failed.append(kind.key)
+            plan = LaunchPlan(name=f"{kind.key}-s1", worker_type=kind.key, options=shown.options, python=python)
+            (launch,) = launches_of(plan, settings)
+            camera = Camera(settings, Path(data_dir))
+            path = directory / f"gui-kind-{kind.key}-dark.png"
+            return take_picture(camera, launch, path, warm_up_s, Path(data_dir) / f"{kind.key}.log")
         finally:
             if camera is not None:
                 camera.window.close()
             graph.stop()
-    return 1 if failed else 0
+
+
+def main() -> int:
+    """Take what can be taken; exit code 1 when a kind that has all it needs gave none."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--kind", help="only this one")
+    parser.add_argument("--script", default=str(ROOT / "tests/cleanrl/ppo_manner.py"), help="for CleanRL")
+    parser.add_argument("--warm-up", type=float, default=WARM_UP_S, help="seconds each plays before its picture")
+    chosen = parser.parse_args()
+    chosen.directory.mkdir(parents=True, exist_ok=True)
+    kinds = shown_kinds(chosen.script)
+    if chosen.kind:
+        (shown,) = [shown for shown in kinds if shown.key == chosen.kind] or [Shown(chosen.kind, {})]
+        return 0 if picture_of(shown, chosen.directory, chosen.warm_up) else 1
+    # A process has one application, and each kind is to be alone in its window.
+    again = [sys.executable, str(Path(__file__)), str(chosen.directory), "--script", chosen.script]
+    again += ["--warm-up", f"{chosen.warm_up:g}"]
+    environment = {**os.environ, "RUNLANE_VENVS": str(VENVS)}
+    codes = [subprocess.run([*again, "--kind", shown.key], env=environment, check=False).returncode for shown in kinds]
+    return 1 if any(codes) else 0
 
 
 if __name__ == "__main__":

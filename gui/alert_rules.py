@@ -115,12 +115,12 @@ class AlertRules:
     ) -> None:
         """A word about the life of a run, by one of its workers or by that one's proxy, who may know an exit code.
 
-        Both tell of the same end: it is one line. What goes well of many workers is one line, too, with their count;
-        what does not names the worker.
+        Both tell of the same end: it is one line. What goes well of many workers is one line, too, with their count,
+        and so is the end of the one process that they may be; a failure names the worker.
         """
         who = f"{name} · {worker}" if is_one_of_many else name
         if exit_code:
-            self.tell(f"exit {run} {worker}", "bad", f"{who} · worker exit {exit_code}", now_s, run)
+            self.tell(f"exit {run} {exit_code}", "bad", f"{name} · worker exit {exit_code}", now_s, run)
         key = f"run {run} {worker}"
         if state == "stalled" or self._states.get(key) == state:
             return  # of a stall its proxy tells twice a second, and when it is over

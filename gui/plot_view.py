@@ -370,4 +370,6 @@ def _extent(envelopes: Sequence[Envelope], axis: Axis) -> tuple[float, float]:
     ends = [envelope.x(axis) for envelope in envelopes if len(envelope)]
     if not ends:
         return 0.0, 1.0
-    return min(float(x.min()) for x in ends), max(float(x.max()) for x in ends)
+    low, high = min(float(x.min()) for x in ends), max(float(x.max()) for x in ends)
+    around = 0.0 if high > low else max(1.0, abs(low) / 10)  # of one point alone the axis has no width of its own
+    return low - around, high + around

@@ -228,6 +228,21 @@ _COACH = WorkerType(
             hint="CartPole_DQN",
             tip="Name of a preset, as coach -l lists them",
         ),
+        WorkerOption(
+            key="level",
+            label="Level",
+            flag="--level",
+            kind="text",
+            hint="breakout",
+            tip="Of a preset that has several",
+        ),
+        WorkerOption(
+            key="steps",
+            label="Steps",
+            flag="--steps",
+            default=0,
+            tip="To train, at most; 0: as many as the preset says",
+        ),
     ),
 )
 
