@@ -1,4 +1,4 @@
--- The database of runlane, schema version 3. One process writes it (the DB writer); everybody else reads.
+-- The database of runlane, schema version 4. One process writes it (the DB writer); everybody else reads.
 -- `docs/reference/schema.md` describes every table, view and column; a test compares.
 --
 -- Names ending in `_rows` are storage: compact, keyed by one packed integer. The views are for reading.
@@ -170,11 +170,26 @@ SELECT s.run, s.worker, s.incarnation, s.stream,
   FROM streams AS s
   JOIN vector_step_rows AS v
     ON v.id >> 40 = s.stream_no AND v.id BETWEEN s.stream_no << 40 AND s.stream_no << 40 | 1099511627775
-  JOIN json_each(v.flags) AS e
+  JOIN json_each(v.flags) AS e ON NOT e.value & 16  -- 16: the row is not about this environment
   LEFT JOIN info_rows AS i ON i.step_id = v.id AND i.env_index = e.key;
 
 CREATE VIEW IF NOT EXISTS steps AS
 SELECT * FROM step_records WHERE NOT is_reset;
+
+-- N + 1 observations of an episode of N steps. A reset's row has the number of the episode that begins, and the
+-- observation that the one before it ended with.
+CREATE VIEW IF NOT EXISTS observations AS
+SELECT r.run, r.worker, r.incarnation, r.stream, r.seq, r.env_index,
+       r.episode - r.is_reset AS episode,
+       iif(r.is_reset,
+           1 + (SELECT e.length FROM streams AS s JOIN episode_rows AS e
+                   ON e.id BETWEEN s.stream_no << 40 AND (s.stream_no << 40) + r.seq
+                 WHERE s.stream = r.stream AND e.env_index = r.env_index AND e.episode = r.episode - 1
+                 ORDER BY e.id DESC LIMIT 1),
+           r.step) AS step,
+       r.t_ns, r.time, r.observation, r.is_reset AS is_final
+  FROM step_records AS r
+ WHERE r.observation IS NOT NULL AND r.episode > r.is_reset;
 
 CREATE VIEW IF NOT EXISTS episodes AS
 SELECT s.run, s.worker, s.incarnation, s.stream,

@@ -19,7 +19,7 @@ from runlane.config.settings import DbWriterSettings
 from runlane.transport.clock import Clock, SystemClock
 
 APPLICATION_ID = 0x52554E4C  # "RUNL", at byte 68 of the file
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST_VERSION = 2  # that is brought up to date by its writer, and read as it is by everybody else
 BUSY_MS = 5_000
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -160,6 +160,9 @@ WORKER_DETACHED = _warning("WORKER_DETACHED", "no graph and no proxy was found: 
 WORKER_UNRECORDED = _info("WORKER_UNRECORDED", "`fast_lane.only` is set: this process shows frames and records nothing")
 WORKER_MODE = _info("WORKER_MODE", "a worker's telemetry mode was switched; the switch is in its stream, too")
 WORKER_FAULT = _warning("WORKER_FAULT", "telemetry failed inside a worker; training goes on, `count` says how often")
+WORKER_METRIC_LEFT_OUT = _warning(
+    "WORKER_METRIC_LEFT_OUT", "a logged value is no number in main memory; it is not recorded. Log a number instead"
+)
 WORKER_BLOCKED = _warning("WORKER_BLOCKED", "step() waits because the journal is at its quota")
 WORKER_DROPPED = _error(
     "WORKER_DROPPED", "the journal or its disk is full and records are dropped, each counted in a `drop` record"

@@ -17,6 +17,7 @@ ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
 ENV_DISABLED = "RUNLANE_DISABLED"
 ENV_ATTACH_DIR = "RUNLANE_ATTACH_DIR"
+ENV_COMPAT = "RUNLANE_COMPAT"
 
 CONTEXT_VARIABLES = {
     ENV_CONFIG: "settings file, when --config is not given",
@@ -33,6 +34,7 @@ CONTEXT_VARIABLES = {
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
     ENV_ATTACH_DIR: "directory of one command of `runlane run`: its hook, and the slots of its environments",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
+    ENV_COMPAT: "1 lets a script written for Gymnasium 0.29 run on Gymnasium 1.x",
 }
 
 # What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.

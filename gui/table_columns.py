@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 
 from runlane.gui.column_ring import OUTCOMES, Rows
 from runlane.gui.figures import clock_of_ns, short_number, whole_number
-from runlane.transport.records import HUMAN, IS_RESET, TERMINATED, TRUNCATED
+from runlane.transport.records import ABSENT, HUMAN, IS_RESET, TERMINATED, TRUNCATED
 
 Mask = NDArray[np.bool_]
 Value = int | float | str | None
 
-_FLAGS = ((TERMINATED, "terminated"), (TRUNCATED, "truncated"), (IS_RESET, "reset"), (HUMAN, "human"))
+_FLAGS = (
+    (TERMINATED, "terminated"),
+    (TRUNCATED, "truncated"),
+    (IS_RESET, "reset"),
+    (HUMAN, "human"),
+    (ABSENT, "absent"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,12 +124,34 @@ def _loaded_by(statement: str) -> set[str]:
 
 
 def test_the_worker_side_is_light() -> None:
-    """Importing runlane.workers loads nothing heavy, nothing of the other processes, and takes no bare name."""
-    loaded = _loaded_by("import runlane.workers")
+    """Nothing that records loads what is heavy, or what is other processes', or takes a bare name."""
+    loaded = _loaded_by("import runlane.workers.opening, runlane.transport.graph_client")
     assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
     assert loaded & FOLDERS == set()
     ours = {name.split(".")[1] for name in loaded if name.startswith("runlane.")}
     assert ours == {"config", "transport", "workers"}
+
+
+def test_importing_the_worker_side_costs_next_to_nothing() -> None:
+    """A script that only may record, or has telemetry switched off, loads no library for it."""
+    loaded = _loaded_by("import runlane.workers")
+    assert loaded & {"numpy", "zmq", "msgspec", "msgpack", "logging", "socket", "tomllib"} == set()
+    ours = {name for name in loaded if name.startswith("runlane")}
+    assert ours == {"runlane", "runlane.workers"}
+
+
+def test_a_session_loads_nothing_it_can_do_without() -> None:
+    """Each of these is some milliseconds of every training's start: they are for rare answers only."""
+    rare = {"difflib", "importlib.resources", "socket", "tempfile", "shutil", "subprocess", "inspect"}
+    assert _loaded_by("import runlane.workers.opening") & rare - _loaded_by("import numpy, zmq") == set()
+
+
+@pytest.mark.parametrize("name", ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"])
+def test_the_worker_side_has_its_names(name: str) -> None:
+    """Also those that are imported when they are asked for, and whatever was imported before."""
+    _loaded_by(
+        f"import runlane.workers.opening\nfrom runlane.workers import {name} as x\nassert '<module' not in repr(x)"
+    )
 
 
 @pytest.mark.parametrize("module", ["router", "proxy", "supervisor", "recovery"])

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import stat
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -43,9 +42,15 @@ def run_dir_of(settings: Settings) -> Path:
     """The run directory of a graph: as set, else one per user and data directory."""
     if settings.transport.run_dir is not None:
         return Path(settings.transport.run_dir).absolute()
-    home = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    home = os.environ.get("XDG_RUNTIME_DIR") or _temporary_dir()
     digest = hashlib.sha256(str(data_dir_of(settings)).encode()).hexdigest()[:10]
     return Path(home) / f"runlane-{os.getuid()}" / digest
+
+
+def _temporary_dir() -> str:
+    import tempfile  # takes 3 ms to import, and most sessions have a runtime directory
+
+    return tempfile.gettempdir()
 
 
 def data_dir_of(settings: Settings) -> Path:

@@ -1,4 +1,4 @@
-"""Ids that need no registry: runs sort by time, streams are unique per process life."""
+"""Ids that need no registry: runs sort by time, streams are unique per process life. And the host's name."""
 
 import os
 
@@ -14,3 +14,8 @@ def new_run_id(wall_ns: int) -> str:
 def new_stream_id() -> str:
     """16 random bytes as 32 hexadecimal digits."""
     return os.urandom(16).hex()
+
+
+def host_name() -> str:
+    """As `socket.gethostname()`, without importing `socket`."""
+    return os.uname().nodename

@@ -18,6 +18,7 @@ TERMINATED = 1
 TRUNCATED = 2
 IS_RESET = 4
 HUMAN = 8
+ABSENT = 16  # with IS_RESET, in a row of several environments that carries only some episodes' final observations
 
 Outcome = Literal["terminated", "truncated", "abandoned"]
 RunState = Literal["running", "stalled", "finished", "failed", "killed", "stopped"]

@@ -4,26 +4,39 @@ Light on purpose: NumPy, pyzmq, msgpack and msgspec, nothing else, and those whe
 zero-edit hook is in every Python below `runlane run`, and only those that train need them.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runlane.workers.attachment import Session, attach
+    from runlane.workers.sb3_callback import RunlaneCallback
     from runlane.workers.session import WorkerSession
+    from runlane.workers.tianshou_logger import TianshouLogger
     from runlane.workers.unrecorded import DetachedSession
 
-__all__ = ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"]
+__all__ = ["DetachedSession", "RunlaneCallback", "Session", "TianshouLogger", "WorkerSession", "attach", "wrap"]
 
 _HOMES = {
     "DetachedSession": "runlane.workers.unrecorded",
+    "RunlaneCallback": "runlane.workers.sb3_callback",  # imports Stable-Baselines3
     "Session": "runlane.workers.attachment",
+    "TianshouLogger": "runlane.workers.tianshou_logger",  # imports tianshou
     "WorkerSession": "runlane.workers.session",
     "attach": "runlane.workers.attachment",
 }
 
 
 def wrap(env: Any, **options: Any) -> Any:
-    """Record every step of a Gymnasium environment, scalar or vector. See `runlane.workers.wrapper.wrap`."""
+    """Record every step of a Gymnasium environment, scalar or vector, or of every agent of a PettingZoo environment.
+
+    See `runlane.workers.wrapper.wrap` and `runlane.workers.pettingzoo_wrapper.wrap`.
+    """
+    pettingzoo = sys.modules.get("pettingzoo.utils.env")
+    if pettingzoo is not None and isinstance(env, pettingzoo.AECEnv | pettingzoo.ParallelEnv):
+        from runlane.workers.pettingzoo_wrapper import wrap as wrap_agents
+
+        return wrap_agents(env, **options)
     from runlane.workers.wrapper import wrap as wrap_environment
 
     return wrap_environment(env, **options)

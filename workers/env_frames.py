@@ -21,16 +21,13 @@ class ShownEnvs(NamedTuple):
     tiles: int
 
 
-def frames_of(env: Any) -> Callable[[], Any]:
+def frames_of(env: Any, remedy: str = 'make it with gymnasium.make(..., render_mode="rgb_array")') -> Callable[[], Any]:
     """What renders an environment. It raises `FastLaneError` where the environment was made to render nothing."""
 
     def render() -> Any:
         mode = getattr(env, "render_mode", None)
         if mode not in RENDERED:
-            raise FastLaneError(
-                f"the environment renders no pixels (render_mode={mode!r}); "
-                'make it with gymnasium.make(..., render_mode="rgb_array")'
-            )
+            raise FastLaneError(f"the environment renders no pixels (render_mode={mode!r}); {remedy}")
         # "rgb_array_list" hands out what it has collected, and begins anew: that is the script's to ask for.
         target = env.unwrapped if mode.endswith("_list") else env
         if getattr(target, "render_mode", None) not in RENDERED:

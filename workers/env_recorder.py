@@ -14,6 +14,7 @@ from runlane.config import log_ids
 from runlane.transport.log import log_event
 from runlane.workers.attachment import Session
 from runlane.workers.env_frames import VectorFrames, frames_of
+from runlane.workers.final_observation import LastObservation, LastObservations
 
 AutoresetText = Literal["NextStep", "SameStep", "Disabled"]
 
@@ -62,17 +63,27 @@ class EnvRecorder:
     def __init__(self, session: Session, shown_env: Any, with_observations: bool) -> None:
         """`shown_env` is what is rendered while somebody watches."""
         self.session = session
-        self.with_observations = with_observations
-        self._observation: Any = None
+        self._last = LastObservation(session) if with_observations else None
         self._lane = session.lane
         self._render = frames_of(shown_env)
         self._device = DeviceWatch(session)
 
     def note_reset(self, observation: Any) -> None:
         """It was reset. An episode that had not ended is recorded as abandoned."""
-        self.session.episode(outcome="abandoned")
-        if self.with_observations:
-            self._observation = observation
+        if self._last is None:
+            self.session.episode(outcome="abandoned")
+        else:
+            self._last.begin(observation)
+
+    def finish(self) -> None:
+        """It is closed: an episode that had not ended has its final observation now."""
+        if self._last is not None:
+            self._last.finish()
+
+    def let_go(self) -> None:
+        """It is closed, and the session is handed on."""
+        if self._last is not None:
+            self._last.let_go()
 
     def note_step(self, action: Any, result: Any, is_reset: bool = False) -> None:
         """It was stepped, and returned that."""
@@ -84,9 +95,12 @@ class EnvRecorder:
             if self._device.holds(reward):
                 return
             action = None if self._device.holds(action) else action
-        if self.with_observations or is_reset:
-            self.session.step(action, reward, terminated, truncated, observation=self._observation, is_reset=is_reset)
-            self._observation = observation
+        if (last := self._last) is not None:
+            if not is_reset:  # what such a row would hold is recorded already
+                self.session.step(action, reward, terminated, truncated, observation=last.observation)
+            last.note(observation, is_end=not is_reset and bool(terminated or truncated))
+        elif is_reset:
+            self.session.step(action, reward, is_reset=True)
         else:
             self.session.step(action, reward, terminated, truncated)
         lane = self._lane
@@ -101,11 +115,13 @@ class VectorRecorder:
         """`env` is the vector environment that is stepped."""
         self.session = session
         self._count = int(env.num_envs)
-        self._with_observations = with_observations
         self._per_env_rows = per_env_rows
-        self._observations: Any = None
         mode = autoreset_text(env)
         self._resets_next, self._resets_same = mode == "NextStep", mode == "SameStep"
+        self._last: LastObservations | None = None
+        if with_observations:
+            ways = {"resets_next": self._resets_next, "resets_same": self._resets_same, "per_env": per_env_rows}
+            self._last = LastObservations(session, self._count, **ways)
         self._has_ended = np.zeros(self._count, bool)
         self._device = DeviceWatch(session)
         self._lane = session.lane
@@ -114,13 +130,24 @@ class VectorRecorder:
 
     def note_reset(self, observations: Any, mask: Any) -> None:
         """All were reset, or those of a mask. Episodes that had not ended are abandoned."""
-        if self._per_env_rows:
+        if self._last is not None:
+            self._last.begin(observations, mask)
+        elif self._per_env_rows:
             for index in range(self._count) if mask is None else np.flatnonzero(mask):
                 self.session.episode(outcome="abandoned", env_index=int(index))
         else:
             self.session.abandon_vector_episodes(mask)
         self._has_ended[:] = False if mask is None else self._has_ended & ~np.asarray(mask, bool)
-        self._observations = _copy(observations) if self._with_observations else None
+
+    def finish(self) -> None:
+        """It is closed: episodes that had not ended have their final observations now."""
+        if self._last is not None:
+            self._last.finish()
+
+    def let_go(self) -> None:
+        """It is closed, and the session is handed on."""
+        if self._last is not None:
+            self._last.let_go()
 
     def note_step(self, actions: Any, result: Any) -> None:
         """All were stepped, and returned that."""
@@ -132,8 +159,8 @@ class VectorRecorder:
         is_reset = self._has_ended.copy() if self._resets_next else None
         self._record(actions, rewards, terminated, truncated, is_reset)
         self._has_ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-        # A vector environment may write its next observations into the same array.
-        self._observations = _copy(observations) if self._with_observations else None
+        if self._last is not None:
+            self._last.note(observations, self._has_ended, is_reset, result[4])
         lane = self._lane
         if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
             shown = self._frames.choose(lane.wants_tile)
@@ -144,10 +171,9 @@ class VectorRecorder:
                 lane.show(shown.render, rewards[index], index, tiles=shown.tiles)
 
     def _record(self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any) -> None:
+        observed = None if self._last is None else self._last.observations
         if not self._per_env_rows:
-            self.session.step_vector(
-                actions, rewards, terminated, truncated, observations=self._observations, is_reset=is_reset
-            )
+            self.session.step_vector(actions, rewards, terminated, truncated, observations=observed, is_reset=is_reset)
             return
         for index in range(self._count):
             self.session.step(
@@ -155,7 +181,7 @@ class VectorRecorder:
                 float(rewards[index]),
                 bool(terminated[index]),
                 bool(truncated[index]),
-                observation=None if self._observations is None else self._observations[index],
+                observation=None if observed is None else observed[index],
                 env_index=index,
                 is_reset=is_reset is not None and bool(is_reset[index]),
             )
@@ -174,8 +200,3 @@ def autoreset_text(env: Any) -> AutoresetText:
         return "NextStep" if is_new else "SameStep"
     text = str(getattr(mode, "value", mode))
     return "SameStep" if text == "SameStep" else "Disabled" if text == "Disabled" else "NextStep"
-
-
-def _copy(observations: Any) -> Any:
-    """An array of one's own. What is no array (Dict and Tuple spaces) cannot be packed and is left alone."""
-    return observations.copy() if hasattr(observations, "dtype") else observations

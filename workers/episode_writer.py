@@ -43,9 +43,9 @@ class EpisodeWriter(StreamWriter):
 
     def _open(self, info: StreamInfo) -> None:
         """Start a stream with nothing in it."""
-        self._reset_rows = 0
-        self._vector_steps = 0
-        self._unkept_steps = 0
+        self._reset_rows: int = 0
+        self._vector_steps: int = 0
+        self._unkept_steps: int = 0
         self._tracker = EpisodeTracker()
         self._trackers: dict[int, EpisodeTracker] = {0: self._tracker}
         self._vector: VectorTracker | None = None

@@ -124,6 +124,10 @@ def patch_package(module: ModuleType) -> None:
     registration = sys.modules.get(f"{module.__name__}.envs.registration")
     if registration is not None and getattr(module, "make", None) is getattr(registration.make, "__wrapped__", None):
         module.make = registration.make  # type: ignore[attr-defined]
+    if module.__name__ == "gymnasium" and os.environ.get("RUNLANE_COMPAT") == "1":
+        from runlane.workers import gymnasium_compat
+
+        gymnasium_compat.patch(module)
 
 
 def _descendants(each: type) -> list[type]:
@@ -193,6 +197,7 @@ class EnvStream:
     def close(self) -> None:
         """The environment is closed or gone."""
         if not self.is_over and self.pid == os.getpid():
+            self.recorder.let_go()
             hooked_session.give_back(self.hooked)
         elif not self.is_over:  # a forked child's: its own episode ends, and nobody else here uses the stream
             self.hooked.session.episode(outcome="abandoned")

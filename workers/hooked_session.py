@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from runlane.workers.attachment import Session
 
 METRICS_SUFFIX = "metrics"
+MAX_WORKER = 32  # characters, as `check_name` allows
 _config: dict[str, Any] = {}
 _open: "list[HookedSession]" = []  # of this process, in order of their slots
 _pool: "dict[str, list[HookedSession]]" = {}  # given back by environments that were closed
@@ -69,8 +70,11 @@ def note_config(values: Mapping[str, Any]) -> None:
             _state["metrics"].note_facts(config=dict(_config))
 
 
-def open_session(kind: str, facts: Mapping[str, Any]) -> HookedSession:
-    """A session for an environment of this kind: one that was given back, or a new stream in a slot of its own."""
+def open_session(kind: str, facts: Mapping[str, Any], part: str = "") -> HookedSession:
+    """A session for an environment of this kind: one that was given back, or a new stream in a slot of its own.
+
+    `part` is what of the environment it records, as one of its agents.
+    """
     with _lock:
         _take_gone()
         free = _pool.get(kind)
@@ -79,7 +83,7 @@ def open_session(kind: str, facts: Mapping[str, Any]) -> HookedSession:
         from runlane.workers.slot import claim_slot
 
         slot = claim_slot()
-        hooked = HookedSession(_attach(slot, facts), slot, kind)
+        hooked = HookedSession(_attach(slot, facts, part), slot, kind)
         _open.append(hooked)
         return hooked
 
@@ -157,11 +161,12 @@ def count_fault(error: BaseException | None) -> None:
     del _faults[1:]
 
 
-def _attach(slot: int, facts: Mapping[str, Any]) -> "Session":
+def _attach(slot: int, facts: Mapping[str, Any], part: str) -> "Session":
     """Slot 0 has the worker's plain name; which slots may be looked at is the fast lane's setting."""
+    suffix = "-".join(each for each in (str(slot) if slot else "", part) if each)
     chosen = settings()
     if chosen is None:
-        return _attach_as("", facts, None)
+        return _attach_as(suffix, facts, None)
     lane = chosen.fast_lane
     is_shown = slot == lane.slot if lane.video_mode == "single" else slot < lane.grid_limit
     if not is_shown and not _is_vector(facts):
@@ -169,7 +174,7 @@ def _attach(slot: int, facts: Mapping[str, Any]) -> "Session":
 
         lane = msgspec.structs.replace(lane, video_mode="off")
         chosen = msgspec.structs.replace(chosen, fast_lane=lane)
-    return _attach_as(str(slot) if slot else "", facts, chosen)
+    return _attach_as(suffix, facts, chosen)
 
 
 def _is_vector(facts: Mapping[str, Any]) -> bool:
@@ -181,7 +186,7 @@ def _attach_as(suffix: str, facts: Mapping[str, Any], chosen: "Settings | None")
     from runlane.workers.attachment import attach, script_name
 
     base = os.environ.get(ENV_WORKER_NAME) or script_name()
-    worker = f"{base}-{suffix}" if suffix else base
+    worker = f"{base[: MAX_WORKER - 1 - len(suffix)]}-{suffix}" if suffix else base
     session = attach(worker=worker, config=dict(_config), settings=chosen)
     note = getattr(session, "note_facts", None)
     if facts and note:

@@ -5,19 +5,20 @@ how their records become a stream is `StreamWriter`'s part.
 """
 
 import atexit
-import contextlib
 import os
 import struct
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from zlib import adler32
 
+import msgspec
 import numpy as np
 
 from runlane.config.settings import Settings
+from runlane.transport.identity import new_stream_id
 from runlane.transport.messages import StreamInfo
 from runlane.transport.records import (
     HUMAN,
@@ -32,9 +33,8 @@ from runlane.transport.records import (
     RunState,
 )
 from runlane.workers.episode_tracker import ONE_STEP, VectorTracker
-from runlane.workers.episode_writer import EpisodeWriter
 from runlane.workers.plain_values import MAX_NAME_CHARACTERS, plain_map, short_text
-from runlane.workers.step_layout import StepLayout, VectorLayout, field_of
+from runlane.workers.row_writer import RowWriter
 from runlane.workers.stream_writer import NoRoomError, holds_turns
 
 STOPPED_SHARE = 0.6
@@ -47,7 +47,7 @@ _SESSIONS: "weakref.WeakSet[WorkerSession]" = weakref.WeakSet()
 _ENDED = TERMINATED | TRUNCATED
 
 
-class WorkerSession(EpisodeWriter):
+class WorkerSession(RowWriter):
     """One stream of records, from this process to its proxy. Safe to call from several threads."""
 
     is_attached = True
@@ -55,6 +55,7 @@ class WorkerSession(EpisodeWriter):
     def __init__(self, info: StreamInfo, endpoint: str, settings: Settings, facts: dict[str, Any]) -> None:
         """`facts` become the run's command, config, host and versions. Use `attach()` instead of this."""
         self._failure = ""
+        self._before_close: list[Callable[[], object]] = []
         self._facts = facts
         super().__init__(info, endpoint, settings)
         self._add("run", self._running_record)
@@ -327,6 +328,21 @@ class WorkerSession(EpisodeWriter):
             lambda seq: LogRecord(seq, _time_ns(), short_text(level, MAX_NAME_CHARACTERS), short_text(text)),
         )
 
+    def before_close(self, call: Callable[[], object]) -> None:
+        """Have `call` called once as the session is closed, before the end is recorded, at interpreter exit too."""
+        self._before_close.append(call)
+
+    def not_before_close(self, call: Callable[[], object]) -> None:
+        """What was to be called before the end is not any more: nothing follows from there."""
+        if call in self._before_close:
+            self._before_close.remove(call)
+
+    def beside(self, worker: str) -> "WorkerSession":
+        """Another stream of the same run, for another worker. Use `attach_beside()` instead of this."""
+        changes = {"stream": new_stream_id(), "worker": worker, "pid": os.getpid(), "started_ns": _time_ns()}
+        info = msgspec.structs.replace(self.info, **changes, schemas=[], forked_from="")
+        return WorkerSession(info, self._endpoint, self._settings, self._facts)
+
     def close(self, state: RunState = "finished") -> bool:
         """Send everything and wait for the last ack at most `session.close_s`; True when all is committed.
 
@@ -341,6 +357,11 @@ class WorkerSession(EpisodeWriter):
         if state == "stopped":
             wait_s = min(wait_s, STOPPED_SHARE * self._settings.supervisor.worker_grace_s)
         deadline_s = self._wait_until_s = time.monotonic() + wait_s
+        while self._before_close:
+            try:
+                self._before_close.pop(0)()
+            except Exception as error:
+                self._fault("close", error)
         for index in list(self._trackers):
             self.episode(outcome="abandoned", env_index=index)
         self.abandon_vector_episodes()
@@ -376,58 +397,6 @@ class WorkerSession(EpisodeWriter):
     def _append_info(self, step_seq: int, env_index: int, info: Mapping[str, Any]) -> None:
         facts = plain_map(info)
         self._append("info", lambda seq: InfoRecord(seq, step_seq, env_index, facts))
-
-    def _row(self, fixed: tuple[Any, ...], action: Any, observation: Any) -> bytes:
-        """Pack the next row, in a new layout if it does not fit the one in use; there is room for it then."""
-        layout = self._journal.layout
-        if isinstance(layout, StepLayout):
-            with contextlib.suppress(TypeError, ValueError, struct.error):
-                values = layout.convert(action, observation)
-                return layout.pack(layout.prefix, self._journal.seq + 1, *fixed, *values)
-        action, observation = self._packable("action", action), self._packable("observation", observation)
-        layout = StepLayout(self._journal.schema_count, action, observation)
-        values = layout.convert(action, observation)
-        layout.pack(layout.prefix, 0, *fixed, *values)  # raises if no layout can hold it
-        used = self._use(layout)
-        return layout.pack(used.prefix, self._journal.seq + 1, *fixed, *values)  # type: ignore[union-attr]
-
-    def _write_vector_row(
-        self, vector: VectorTracker, rewards: Any, flags: Any, is_reset: Any, optional: list[Any]
-    ) -> None:
-        t_ns = _time_ns()
-        vector.count(rewards, is_reset, t_ns)
-        steps = vector.env_count - (0 if is_reset is None else int(is_reset.sum()))
-        try:
-            self._put_vector_row(vector, t_ns, [vector.episode, vector.step, flags, rewards], optional)
-        except NoRoomError:
-            if not self._switch.is_kept:
-                self._unkept_steps += steps
-            raise
-        self._vector_steps += steps - 1  # `env_steps` counts the row itself as one
-
-    def _put_vector_row(self, vector: VectorTracker, t_ns: int, columns: list[Any], optional: list[Any]) -> None:
-        journal = self._look("step", self._journal.record_bytes)
-        layout, body = journal.layout, None
-        if isinstance(layout, VectorLayout) and layout.schema.env_count == vector.env_count:
-            with contextlib.suppress(TypeError):
-                body = layout.parts(t_ns, columns, optional)
-        if body is None:
-            optional = [
-                self._packable(name, value) for name, value in zip(("action", "observation"), optional, strict=True)
-            ]
-            layout = VectorLayout(journal.schema_count, vector.env_count, *optional)
-            body = layout.parts(t_ns, columns, optional)
-            layout = self._use(layout)
-        journal.append_row(layout, body)  # type: ignore[arg-type]
-
-    def _packable(self, name: str, value: Any) -> Any:
-        """The value, or None where it is no number and no array of numbers: the step is kept without it."""
-        try:
-            field_of(name, value)
-        except (TypeError, ValueError) as error:
-            self._fault(name, error)
-            return None
-        return value
 
     # ---- ends --------------------------------------------------------------------------------------------
 

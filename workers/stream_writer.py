@@ -331,7 +331,10 @@ def _is_inside(writer: StreamWriter) -> bool:
 
 
 # The methods that take a turn, or work in one: `log()` is not inside a call while the `_add` it calls waits.
-_TURNS = {"step", "step_vector", "episode", "abandon_vector_episodes", "standing", "_add", "_end"}
+_TURNS = {
+    *("step", "step_vector", "episode", "abandon_vector_episodes", "final_observation", "final_observations"),
+    *("standing", "_add", "_end"),
+}
 _FILES = {__file__}
 
 

@@ -58,7 +58,12 @@ class DetachedSession:
     def step(self, *arguments: Any, **options: Any) -> None:
         """Do nothing."""
 
-    step_vector = episode = abandon_vector_episodes = metric = metrics = log = frame = step
+    step_vector = episode = abandon_vector_episodes = final_observation = final_observations = step
+    metric = metrics = log = frame = before_close = not_before_close = step
+
+    def beside(self, worker: str) -> "DetachedSession":  # noqa: ARG002
+        """Another that records nothing either."""
+        return self
 
     def close(self, state: str = "finished") -> bool:  # noqa: ARG002
         """Nothing was taken, so nothing is left."""
@@ -93,6 +98,7 @@ class ShownSession(DetachedSession):
         super().__init__()
         self.fast_lane_settings = settings
         self._info = info
+        self._run_dir = run_dir
         self._shown = ShownStep(settings.return_window)
         self._trackers: dict[int, EpisodeTracker] = {}
         self._vector: VectorTracker | None = None
@@ -162,6 +168,10 @@ class ShownSession(DetachedSession):
             return
         for index in vector.begun(is_abandoned):
             self._end_vector(vector, index)
+
+    def beside(self, worker: str) -> "ShownSession":
+        """Another of the same run."""
+        return ShownSession(msgspec.structs.replace(self._info, worker=worker), self._run_dir, self.fast_lane_settings)
 
     def frame(self, frame: Any, *, reward: float = float("nan"), env_index: int = 0) -> None:
         """As `WorkerSession.frame`."""

@@ -49,6 +49,7 @@ class VectorStream:
 
     def close(self) -> None:
         """The environment is closed or gone."""
+        self.recorder.let_go()
         self.recorder.session.abandon_vector_episodes()
         if self.pid == os.getpid():
             hooked_session.give_back(self.hooked)

@@ -37,9 +37,10 @@ def wrap(
 ) -> Any:
     """Return `env`, recording. Scalar and vector environments both; `env.session` is the session.
 
-    `with_observations` stores the observation each action was chosen on. `per_env_rows` stores a vector step as
-    n rows instead of one packed row. Closing the environment closes a session that `wrap` opened itself. Where the
-    script runs under `runlane run`, what is wrapped here is not recorded a second time.
+    `with_observations` stores the observation each action was chosen on, and of each episode the final one, too.
+    `per_env_rows` stores a vector step as n rows instead of one packed row. Closing the environment closes a session
+    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded a second
+    time.
     Raises `TypeError` for anything but a Gymnasium environment.
     """
     if not isinstance(env, gymnasium.Env | VectorEnv):
@@ -82,6 +83,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def close(self) -> None:
         """Close the environment, then the session if `wrap` opened it."""
         super().close()
+        self._recorder.finish()
         if self._is_own:
             self.session.close()
 
@@ -114,5 +116,6 @@ class RecordedVectorEnv(VectorWrapper):
     def close(self, **options: Any) -> None:
         """Close the environment, then the session if `wrap` opened it."""
         super().close(**options)
+        self._recorder.finish()
         if self._is_own:
             self.session.close()

@@ -42,7 +42,9 @@ class ScriptRun:
         self.case = case
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self._directory = directory
-        self._python = interpreter_of(case.kind, *case.modules) if case.kind else _own_interpreter(case)
+        # A quick case may run here, if everything it imports is; any other one wants its own environment.
+        here = case.modules if case.is_fast else ()
+        self._python = interpreter_of(case.kind, *here) if case.kind else _own_interpreter(case)
 
     def bare(self) -> Seen:
         """As if runlane did not exist."""

@@ -278,7 +278,7 @@ def test_a_database_of_ours_is_checked(tmp_path: Path) -> None:
     Store(tmp_path / "runlane.db", DbWriterSettings()).close()
     check = doctor.check_database(tmp_path / "runlane.db")
     assert check.state == "ok"
-    assert "schema version 3, quick check ok" in check.detail
+    assert "schema version 4, quick check ok" in check.detail
 
 
 def test_a_large_database_is_not_read_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,9 @@ from runlane.actors.store import Store
 from runlane.actors.store_file import StoreFullError, open_readonly
 from runlane.config.errors import StoreError, WireError
 from runlane.config.settings import DbWriterSettings
-from runlane.transport.messages import StepSchema, StreamInfo
+from runlane.transport.messages import StepField, StepSchema, StreamInfo
 from runlane.transport.records import (
+    ABSENT,
     IS_RESET,
     TERMINATED,
     TRUNCATED,
@@ -159,6 +160,34 @@ def test_a_vector_step_reads_as_one_row_per_environment(store: Store) -> None:
     assert [row[:2] for row in found[2:]] == [(2, 1)]
     assert counters(store) == (3, 0, 1, 2)
     assert put_steps(store, stream_no, [1, 2], VECTOR) == 0
+
+
+def test_the_observations_of_an_episode_are_one_more_than_its_steps(store: Store) -> None:
+    """A reset's row has the one that the episode before ended with; its place is behind the last step."""
+    stream_no = open_stream(store)
+    observed = StepSchema(3, [*SCHEMA.fields, StepField("observation", "<i8")])
+    columns = {"episode": [1, 1, 2, 2, 3], "step": [1, 2, 0, 1, 0], "flags": [0, TERMINATED, IS_RESET, 0, IS_RESET]}
+    put(store, stream_no, "episode", EpisodeRecord(3, 0, 0, 1, 1.0, 2, "terminated", 1.0))
+    put(store, stream_no, "episode", EpisodeRecord(6, 0, 0, 2, 1.0, 1, "abandoned", 1.0))
+    put_steps(store, stream_no, [1, 2, 4, 5, 7], observed, observation=[10, 11, 12, 20, 21], **columns)
+    put_steps(store, stream_no, [8])  # a row without one
+    found = ask(store, "SELECT seq, episode, step, observation, is_final FROM observations ORDER BY seq")
+    assert found == [(1, 1, 1, 10, 0), (2, 1, 2, 11, 0), (4, 1, 3, 12, 1), (5, 2, 1, 20, 0), (7, 2, 2, 21, 1)]
+    assert ask(store, "SELECT count(*) FROM steps") == [(4,)]
+
+
+def test_a_row_of_several_environments_may_be_about_some_of_them(store: Store) -> None:
+    """The others are in no view, and counted nowhere; an episode whose record was lost has no length."""
+    stream_no = open_stream(store)
+    put_steps(store, stream_no, [1], VECTOR, episode=[1, 1], step=[1, 1], flags=[TERMINATED, 0], observation=[10, 20])
+    put(store, stream_no, "episode", EpisodeRecord(2, 0, 0, 1, 1.0, 1, "terminated", 1.0))
+    put_steps(store, stream_no, [3], VECTOR, episode=[2, 1], flags=[IS_RESET, IS_RESET | ABSENT], observation=[11, 0])
+    put_steps(store, stream_no, [4], VECTOR, episode=[2, 1], step=[1, 2], flags=[0, TERMINATED], observation=[30, 21])
+    put_steps(store, stream_no, [5], VECTOR, episode=[2, 2], flags=[IS_RESET | ABSENT, IS_RESET], observation=[0, 22])
+    found = ask(store, "SELECT env_index, episode, step, observation FROM observations ORDER BY env_index, seq")
+    assert found == [(0, 1, 1, 10), (0, 1, 2, 11), (0, 2, 1, 30), (1, 1, 1, 20), (1, 1, 2, 21), (1, 1, None, 22)]
+    assert ask(store, "SELECT seq, env_index FROM step_records WHERE is_reset") == [(3, 0), (5, 1)]
+    assert counters(store)[0] == 4
 
 
 def test_a_section_that_does_not_fit_is_refused_whole(store: Store) -> None:

@@ -36,7 +36,7 @@ def test_the_file_is_made_as_the_settings_say(path: Path, synchronous: Any, numb
     with closing(Store(path, DbWriterSettings(synchronous=synchronous, wal_limit_bytes=2 << 20))) as store:
         pragma = store._connection.pragma
         assert (pragma("journal_mode"), pragma("synchronous"), pragma("journal_size_limit")) == ("wal", number, 2 << 20)
-        assert (pragma("application_id"), pragma("user_version")) == (0x52554E4C, 3)
+        assert (pragma("application_id"), pragma("user_version")) == (0x52554E4C, 4)
 
 
 def test_closing_leaves_one_file(store: Store) -> None:
@@ -78,8 +78,8 @@ def _text(path: Path) -> None:
     ("make", "part"),
     [
         (_foreign, "another program"),
-        (_version(4), "schema version 4, this runlane knows 3; upgrade runlane"),
-        (_version(1), "schema version 1, this runlane knows 3; read it with the runlane that wrote it"),
+        (_version(5), "schema version 5, this runlane knows 4; upgrade runlane"),
+        (_version(1), "schema version 1, this runlane knows 4; read it with the runlane that wrote it"),
         (_text, "not a database"),
     ],
 )

@@ -16,6 +16,7 @@ from runlane.config.errors import StoreError
 from runlane.config.settings import DbWriterSettings
 
 SCHEMA_2 = Path(__file__).with_name("schema_2.sql").read_text("utf-8")
+SCHEMA_3 = Path(__file__).with_name("schema_3.sql").read_text("utf-8")
 SHAPE = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 
 
@@ -64,6 +65,26 @@ def test_an_old_database_becomes_one_as_if_made_new(path: Path) -> None:
         deleting.delete("R3")
         work(deleting)
         assert left(store, 3) == EMPTY
+
+
+def test_a_database_of_version_3_gets_the_views_of_4(path: Path) -> None:
+    """`step_records` as it is now, and `observations`; what was in it is in it."""
+    with closing(connect(path)) as connection:
+        connection.execute(
+            f"BEGIN; {SCHEMA_3}; PRAGMA application_id = {store_file.APPLICATION_ID}; PRAGMA user_version = 3; COMMIT"
+        )
+        connection.execute(
+            "INSERT INTO runs (run, state, started_ns) VALUES ('R', 'finished', 1);"
+            "INSERT INTO streams (stream_no, stream, run, worker, incarnation, host, pid, started_ns)"
+            " VALUES (1, 'S', 'R', 'w', 1, 'h', 1, 1);"
+            "INSERT INTO step_rows VALUES ((1 << 40) + 1, 1, 1, 1, 0, 0, 1.0, 0, 5)"
+        )
+    with closing(Store(path.with_name("new.db"), DbWriterSettings())) as new:
+        wanted = ask(new, SHAPE)
+    with closing(Store(path, DbWriterSettings())) as store:
+        assert ask(store, SHAPE) == wanted
+        assert ask(store, "PRAGMA user_version") == [(store_file.SCHEMA_VERSION,)]
+        assert ask(store, "SELECT episode, step, observation, is_final FROM observations") == [(1, 1, 5, 0)]
 
 
 def test_a_migrated_database_opens_again_and_keeps_its_rows(path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_write_is_refused_and_changes_nothing(full: Store, sql: str) -> None:
     with pytest.raises(StoreError, match="read-only"):
         query(full.path, sql)
     assert query(full.path, "SELECT count(*) FROM step_rows")[1] == [(8,)]
-    assert query(full.path, "PRAGMA user_version")[1] == [(3,)]
+    assert query(full.path, "PRAGMA user_version")[1] == [(4,)]
 
 
 def test_no_other_file_is_written_either(full: Store) -> None:

@@ -7,6 +7,7 @@ from runlane.config.errors import WireError
 from runlane.config.names import KINDS
 from runlane.transport.columns import decode_records
 from runlane.transport.records import (
+    ABSENT,
     HUMAN,
     IS_RESET,
     RECORD_TYPES,
@@ -66,7 +67,7 @@ def test_a_record_starts_with_its_seq(kind: str) -> None:
 
 def test_flags_are_separate_bits_of_one_byte() -> None:
     """Any combination fits in a byte and can be taken apart."""
-    assert sorted([TERMINATED, TRUNCATED, IS_RESET, HUMAN]) == [1, 2, 4, 8]
+    assert sorted([TERMINATED, TRUNCATED, IS_RESET, HUMAN, ABSENT]) == [1, 2, 4, 8, 16]
 
 
 @pytest.mark.parametrize(

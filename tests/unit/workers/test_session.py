@@ -326,7 +326,7 @@ def test_an_episode_lasts_from_its_first_step_to_its_end(
 ) -> None:
     """In seconds of the worker's clock; the next episode begins with its own first step."""
     now_ns = [0]
-    for module in ("session", "episode_writer"):
+    for module in ("session", "episode_writer", "row_writer"):
         monkeypatch.setattr(f"runlane.workers.{module}._time_ns", lambda: now_ns[0])
     session = rig.session()
     for second, is_end in ((10, False), (12, False), (15, True), (100, False), (101, True)):

@@ -154,7 +154,7 @@ def test_the_observation_stored_is_the_one_the_action_was_chosen_on(rig: Session
     _drive_scalar(env, count)
     env.session.close()
     _check(rig, count)
-    stored = [row["observation"] for row in rig.steps()]
+    stored = [row["observation"] for row in rig.steps() if not row["flags"] & IS_RESET]
     np.testing.assert_array_equal(stored, [observation for observation, _ in count.trace])
     env.close()
 
@@ -224,7 +224,8 @@ def test_observations_of_a_vector_environment_are_kept_before_it_overwrites_them
     _drive_vector(env, mode, count)
     env.session.close()
     _check(rig, count)
-    stored = np.array([row["observation"] for row in rig.steps()]).reshape(STEPS, ENVS, 4)
+    made = [row for row in rig.steps() if not np.any(np.array(row["flags"]) & IS_RESET)]
+    stored = np.array([row["observation"] for row in made]).reshape(STEPS, ENVS, 4)
     np.testing.assert_array_equal(stored, [observations for observations, _ in count.trace])
     env.close()
 

@@ -1,0 +1,42 @@
+"""Secret: values that must not come into a database, told by the names they have."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+MASK = "***"
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_SINGLE = {
+    "apikey",
+    "authorization",
+    "credential",
+    "credentials",
+    "passphrase",
+    "passwd",
+    "password",
+    "pwd",
+    "secret",
+    "secrets",
+    "token",
+}
+_PAIRS = {("api", "key"), ("access", "key"), ("private", "key"), ("auth", "key"), ("secret", "key")}
+
+
+def is_secret(name: str) -> bool:
+    """Whether a name looks like that of a password, a token or a key: `wandb_api_key`, `hfToken`, not `tokens`."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return not _SINGLE.isdisjoint(words) or any(pair in _PAIRS for pair in itertools.pairwise(words))
+
+
+def masked(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The map, with text under such names replaced, at any depth. A number is no secret: `pad_token` may be 0."""
+    return {name: _masked(str(name), value) for name, value in values.items()}
+
+
+def _masked(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return masked(cast("Mapping[str, Any]", value))
+    if isinstance(value, list | tuple):
+        return [_masked(name, each) for each in cast("list[Any]", value)]
+    return MASK if isinstance(value, str | bytes) and value and is_secret(name) else value
