@@ -39,7 +39,7 @@ chaos: $(VENV)/.installed-test  ## kill -9 of everything at random; SEED, ONLY, 
 	PYTHONPATH=tests $(BIN)/python -m chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(FROM),--first-round $(FROM)) $(if $(REPORT),--report $(REPORT))
 
-KINDS := atari cleanrl cleanrl1 gym pettingzoo sb3 tianshou
+KINDS := atari cleanrl gym pettingzoo sb3 tianshou
 matrix: $(VENV)/.installed-test  ## unedited scripts of each library, bare and under `runlane run`; ONLY=part of a name
 	for kind in $(KINDS); do .ci/kind $$kind || echo "NO ENVIRONMENT for $$kind: its scripts will be SKIPPED" >&2; done
 	$(PYTEST) -rs tests/matrix/whole.py $(if $(ONLY),-k "$(ONLY)")

@@ -152,10 +152,40 @@ def _libraries() -> list[Case]:
             Case(f"PPO {how}", sb3, "sb3_ppo.py", (how,), kind="sb3", modules=torch)
             for how in ("alone", "dummy", "spawn", "fork", "forkserver")
         ),
-        Case("PPO, gymnasium 0.29.1", "CleanRL", "cleanrl_ppo.py", ("--seed", "3"), kind="cleanrl", metrics=True),
-        Case("PPO, gymnasium 1.x", "CleanRL", "cleanrl_ppo.py", ("--seed", "3"), kind="cleanrl1", metrics=True),
-        Case("PPO DummyVectorEnv", "tianshou", "tianshou_ppo.py", ("dummy",), kind="tianshou"),
-        Case("PPO SubprocVectorEnv", "tianshou", "tianshou_ppo.py", ("subproc",), kind="tianshou"),
+        Case(
+            "PPO, gymnasium 0.29.1",
+            "CleanRL",
+            "cleanrl_ppo.py",
+            ("--seed", "3"),
+            kind="cleanrl",
+            modules=("gymnasium", "torch", "tyro"),
+            metrics=True,
+        ),
+        Case(
+            "PPO, gymnasium 1.x",
+            "CleanRL",
+            "cleanrl_ppo.py",
+            ("--seed", "3"),
+            kind="sb3",
+            modules=("gymnasium", "torch", "tyro"),
+            metrics=True,
+        ),
+        Case(
+            "PPO DummyVectorEnv",
+            "tianshou",
+            "tianshou_ppo.py",
+            ("dummy",),
+            kind="tianshou",
+            modules=("tianshou", "torch"),
+        ),
+        Case(
+            "PPO SubprocVectorEnv",
+            "tianshou",
+            "tianshou_ppo.py",
+            ("subproc",),
+            kind="tianshou",
+            modules=("tianshou", "torch"),
+        ),
         *(
             Case(
                 name,
@@ -178,10 +208,10 @@ def _libraries() -> list[Case]:
         Case("dictionaries", "MiniGrid", "minigrid_loop.py", ("dict",), modules=("minigrid",), is_fast=FAST),
         Case("FlatObsWrapper", "MiniGrid", "minigrid_loop.py", ("flat",), modules=("minigrid",)),
         Case("a frame skip of its own", "ALE", "atari_loop.py", ("skip",), modules=games, is_fast=FAST),
-        Case("AtariPreprocessing", "ALE", "atari_loop.py", ("preprocessing",), kind="atari"),
-        Case("make", "gym 0.26", "old_gym_loop.py", ("make",), kind="gym"),
-        Case("without make", "gym 0.26", "old_gym_loop.py", ("constructed",), kind="gym"),
-        Case("SyncVectorEnv", "gym 0.26", "old_gym_loop.py", ("vector",), kind="gym"),
+        Case("AtariPreprocessing", "ALE", "atari_loop.py", ("preprocessing",), kind="atari", modules=games),
+        Case("make", "gym 0.26", "old_gym_loop.py", ("make",), kind="gym", modules=("gym",)),
+        Case("without make", "gym 0.26", "old_gym_loop.py", ("constructed",), kind="gym", modules=("gym",)),
+        Case("SyncVectorEnv", "gym 0.26", "old_gym_loop.py", ("vector",), kind="gym", modules=("gym",)),
     ]
 
 

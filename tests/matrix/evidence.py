@@ -22,9 +22,12 @@ class Evidence:
     """One run of a database, by its name; the streams of its workers, not those of their proxies."""
 
     def __init__(self, database: Path, name: str) -> None:
-        """Reads all of it."""
+        """Reads which streams there are; none without a database."""
         self._database = database
-        self.streams: list[dict[str, Any]] = [
+        self.streams: list[dict[str, Any]] = []
+        if not database.exists():
+            return
+        self.streams = [
             dict[str, Any](zip(("stream", "worker", "forked_from", "steps", "episodes", "last_seq"), row, strict=True))
             for row in self._rows(
                 "SELECT stream, worker, forked_from, streams.steps, streams.episodes, last_seq "

@@ -12,7 +12,6 @@ from matrix.case import CASES, STREAMS, Case
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "attach-matrix.md"
 BEGIN, END = "<!-- made of tests/matrix/case.py -->\n\n", "\n<!-- end -->"
-_TOOLS = ("numpy", "torch", "tensorboard", "pygame-ce", "opencv-python-headless", "tyro", "prometheus-client")
 
 
 def table() -> str:
@@ -33,9 +32,7 @@ def _versions(cases: list[Case]) -> str:
     found: dict[str, None] = {}
     for case in cases:
         group = groups[f"kind-{case.kind}" if case.kind else "test"]
-        wanted = [text for text in group if isinstance(text, str) and not text.startswith(_TOOLS)]
-        if not case.kind:
-            wanted = [text for text in wanted if _module(text) in case.modules]
+        wanted = [text for text in group if isinstance(text, str) and _module(text) in (*case.modules, case.kind)]
         found |= dict.fromkeys(f"`{text}`" for text in wanted)
     return ", ".join(found) or "any"
 

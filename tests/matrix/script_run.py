@@ -19,7 +19,7 @@ from matrix.own_project import write_project
 
 from runlane.transport.lane_follower import LaneFollower
 
-DEADLINE_S = 110.0
+DEADLINE_S = 200.0  # importing torch alone takes a minute on a machine that has much else to do
 MARK = "MATRIX_RUN"  # in the environment of a script and of all that comes of it
 
 
@@ -42,7 +42,9 @@ class ScriptRun:
         self.case = case
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self._directory = directory
-        self._python = interpreter_of(case.kind, *case.modules) if case.kind else _own_interpreter(case)
+        # A quick case may run here, if everything it imports is; any other one wants its own environment.
+        here = case.modules if case.is_fast else ()
+        self._python = interpreter_of(case.kind, *here) if case.kind else _own_interpreter(case)
 
     def bare(self) -> Seen:
         """As if runlane did not exist."""

@@ -18,7 +18,7 @@ from runlane.config.load import load
 from runlane.transport.endpoint import database_of, run_dir_of
 from runlane.transport.ring_files import graph_prefix, ring_directories
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 
 
 @pytest.fixture

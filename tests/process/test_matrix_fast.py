@@ -14,7 +14,7 @@ from process.graph_under_test import GraphUnderTest, wait_until
 from runlane.transport.endpoint import database_of, run_dir_of
 from runlane.transport.ring_files import find_rings
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
