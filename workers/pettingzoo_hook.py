@@ -16,7 +16,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runlane.workers import hooked_session
-from runlane.workers.gymnasium_hook import MARK, hooked, layer_of, patch_family, place
+from runlane.workers.gymnasium_hook import MARK, hooked, patch_family, place
 from runlane.workers.layer_table import LayerTable
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ def _made(root: Any, env: Any, seed: Any) -> HookedAgents:
     if free:
         return free.pop(0)
     from runlane.workers.agent_recorder import AgentStreams, base_name, plain_agent
+    from runlane.workers.env_facts import facts_of
 
-    facts = {"id": name, "layer": layer_of(env), "seed": seed}  # now: streams must not keep their environment alive
+    facts = {"id": name, "layer": facts_of(env)["layer"], "seed": seed}  # now: streams must not keep their environment alive
 
     class Streams(AgentStreams):
         """The first of them takes a slot."""
