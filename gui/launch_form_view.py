@@ -272,11 +272,11 @@ class LaunchFormView(QWidget):
         fields = self.types.get(self.choice.key)
         if fields is not None:
             fields.look(is_new=is_new)
-        others = (known for known in self.types.values() if known.need is None)
-        for other in [] if any(known.probe.is_asking for known in self.types.values()) else others:
-            other.look()
-            if other.probe.is_asking:
+        for other in self.types.values():
+            if any(known.probe.is_asking for known in self.types.values()):
                 break  # its answer brings us back here
+            if other.need is None:
+                other.look()
         for key, known in self.types.items():
             self.choice.mark(key, known.need)
 

@@ -121,15 +121,19 @@ def test_an_interpreter_that_is_too_old_for_us_does_for_coach_alone() -> None:
     assert OURS not in modules_of(kind_of("coach"))
 
 
+def nowhere(_name: str) -> None:
+    """No program has been found."""
+
+
 def test_programs_are_looked_for_on_the_path() -> None:
     """Unless somebody says where the engine is; a display has to be made only where there is none."""
     godot = kind_of("godot")
     here = {"DISPLAY": ":0"}
     assert program_need(godot, {}, {"godot3": "x"}.get, here).is_met
-    missing = program_need(godot, {}, {}.get, {})
+    missing = program_need(godot, {}, nowhere, {})
     assert missing.reason == "there is no godot3-runner and no Xvfb on the PATH"
     assert missing.remedy == "apt-get install godot3-runner xvfb"
-    assert program_need(godot, {"engine": "/opt/godot"}, {}.get, here).is_met
+    assert program_need(godot, {"engine": "/opt/godot"}, nowhere, here).is_met
 
 
 # ---- in the form ----------------------------------------------------------------------------------------
