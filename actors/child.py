@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from runlane.actors.git_state import launch_facts
 from runlane.actors.guard import descendants_of
 from runlane.actors.topology import ChildSpec
 from runlane.config import names
@@ -22,6 +23,7 @@ _NOT_INHERITED = (
     names.ENV_WORKER_NAME,
     names.ENV_PROXY,
     names.ENV_COMMAND,
+    names.ENV_FACTS,
     names.ENV_RESUMED,
     names.ENV_LIFELINE,
     names.ENV_PARENT,
@@ -106,6 +108,7 @@ def _spawn(spec: ChildSpec, log_file: Path, lifeline: int) -> "subprocess.Popen[
     environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     environment |= {
         **spec.environment,
+        **(launch_facts() if spec.kind == "worker" else {}),
         names.ENV_LIFELINE: str(lifeline),
         names.ENV_PARENT: str(os.getpid()),
         names.ENV_CHILD: spec.name,

@@ -36,7 +36,7 @@ from runlane.transport.messages import (
     WorkerExited,
     WorkerNote,
 )
-from runlane.transport.records import RunState
+from runlane.transport.records import state_of_exit
 from runlane.transport.sockets import (
     Context,
     Rejections,
@@ -349,16 +349,6 @@ class StallWatch:
             self.is_stalled = True
             return True
         return None
-
-
-def state_of_exit(exit_code: int) -> RunState:
-    """What an exit code says of a run. Codes above 128 and below 0 are signals: 2 and 15 are a person's stop."""
-    number = -exit_code if exit_code < 0 else exit_code - 128
-    if exit_code == 0:
-        return "finished"
-    if number in (2, 15):
-        return "stopped"
-    return "killed" if number > 0 else "failed"
 
 
 def _is_alive(pid: int) -> bool:

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from runlane.config.errors import SpoolError
+from runlane.config.names import SPOOL_DIR
 from runlane.transport.messages import StreamInfo
+from runlane.transport.spool import HEAD_SUFFIX, process_started, read_info
 
 # The system knows a process's start to the second; a stream is opened by a process that runs by then.
 START_SLACK_S = 2.0
@@ -26,12 +29,15 @@ def signal_worker(streams: Iterable[tuple[StreamInfo, Path]], signum: signal.Sig
     """Signal the processes of these streams, whose writers live; returns their pids, and else why there are none.
 
     Beside each stream the head file of its journal, which only its own process holds open: a fork makes one of its own.
-    SIGINT goes to the outermost of them, which ends its own children as it does on Ctrl-C; SIGKILL to all.
+    Of a stream that a bridge writes its program is meant. SIGINT goes to the outermost of them, which ends its own
+    children as it does on Ctrl-C; SIGKILL to all.
     """
     found: dict[int, psutil.Process] = {}
     problem = "it has ended"
     for info, head in streams:
         process, why_not = _process_of(info, head)
+        if process is not None:
+            process = _program_of(info, head) or process
         if process is None:
             problem = why_not
         else:
@@ -64,6 +70,16 @@ def _process_of(info: StreamInfo, head: Path) -> tuple[psutil.Process | None, st
     except (psutil.Error, OSError) as error:
         return None, f"process {info.pid} cannot be looked at: {error}"
     return process, ""
+
+
+def _program_of(info: StreamInfo, head: Path) -> psutil.Process | None:
+    """The program of another language whose bridge writes this stream."""
+    for link in (head.parents[2] / SPOOL_DIR).glob(f"*/{info.stream}{HEAD_SUFFIX}"):
+        with contextlib.suppress(SpoolError, psutil.Error):
+            program = read_info(link.parent)
+            if program.pid and process_started(program.pid) == program.started:
+                return psutil.Process(program.pid)
+    return None
 
 
 def _has_open(pid: int, path: Path) -> bool:

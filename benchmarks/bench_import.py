@@ -20,7 +20,7 @@ from measuring import Machine, print_table, verdict
 BAR_MS = 60.0
 CASES = {
     "import": ("import runlane.workers", "import runlane.workers"),
-    "first": ("what the first attach() loads", "import runlane.workers.opening"),
+    "first": ("what the first attach() loads", "import runlane.workers.attachment"),
 }
 # Where byte code is looked for is changed after NumPy and pyzmq are there.
 TIMED = """

@@ -56,6 +56,10 @@ class JournalError(RunlaneError):
     """A journal cannot be made, or its files are damaged, foreign or of another version."""
 
 
+class SpoolError(RunlaneError):
+    """A source of JSON lines cannot be used, or a spool's files are damaged or of another version."""
+
+
 class StoreError(RunlaneError):
     """The database cannot be opened, is of another version, or refused a statement."""
 

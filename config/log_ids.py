@@ -171,4 +171,20 @@ WORKER_UNDRAINED = _warning(
     "WORKER_UNDRAINED", "close() reached its deadline; `records` stay in the journal until they are stored from there"
 )
 
+JSONL_OPENED = _info("JSONL_OPENED", "a bridge reads what a program writes; `offset` says where it begins")
+JSONL_NOT_TAKEN = _warning(
+    "JSONL_NOT_TAKEN", "a line was meant as a record and could not be taken; `sort` says why. Quoted once for each sort"
+)
+JSONL_TRUNCATED = _warning(
+    "JSONL_TRUNCATED", "the program cut its own output short; the bridge begins again at `offset`"
+)
+JSONL_UNSURE = _error(
+    "JSONL_UNSURE", "how far a killed bridge came cannot be read from its journal; lines may be stored twice"
+)
+JSONL_ABANDONED = _warning(
+    "JSONL_ABANDONED", "the journal is full and nobody is there to empty it; the bridge ends, its spool keeps the rest"
+)
+JSONL_KEPT = _info("JSONL_KEPT", "space of a spool cannot be given back on this file system; it goes with its run")
+JSONL_CLOSED = _info("JSONL_CLOSED", "all lines of a program are recorded and its spool is removed")
+
 REGISTRY: dict[str, LogId] = {value.name: value for value in list(globals().values()) if isinstance(value, LogId)}

@@ -13,11 +13,14 @@ ENV_PARENT = "RUNLANE_PARENT_PID"
 ENV_CHILD = "RUNLANE_CHILD"
 ENV_KEEPER = "RUNLANE_KEEPER_PID"
 ENV_COMMAND = "RUNLANE_COMMAND"
+ENV_FACTS = "RUNLANE_FACTS"
 ENV_WORKER_REPORT = "RUNLANE_WORKER_REPORT"
 ENV_RESUMED = "RUNLANE_RESUMED"
+ENV_RUN_DIR = "RUNLANE_RUN_DIR"
 ENV_DISABLED = "RUNLANE_DISABLED"
 ENV_ATTACH_DIR = "RUNLANE_ATTACH_DIR"
 ENV_COMPAT = "RUNLANE_COMPAT"
+ENV_RING = "RUNLANE_RING"
 
 CONTEXT_VARIABLES = {
     ENV_CONFIG: "settings file, when --config is not given",
@@ -30,11 +33,14 @@ CONTEXT_VARIABLES = {
     ENV_KEEPER: "process a proxy waits for, beside its workers, before it thinks that nobody needs it",
     ENV_CHILD: "name under which a child reports to its supervisor",
     ENV_COMMAND: "command line of the run, as recorded in `runs.command`",
+    ENV_FACTS: "what the launcher knows of the run, as JSON; recorded in `runs.facts`",
     ENV_WORKER_REPORT: "file into which a demo worker writes its own counts",
     ENV_RESUMED: "1 marks a worker's streams as going on where earlier ones of its run ended",
     ENV_ATTACH_DIR: "directory of one command of `runlane run`: its hook, and the slots of its environments",
+    ENV_RUN_DIR: "run directory of the graph, by which programs of other languages name their rings",
     ENV_DISABLED: "1 switches all telemetry of a worker off",
     ENV_COMPAT: "1 lets a script written for Gymnasium 0.29 run on Gymnasium 1.x",
+    ENV_RING: "path of the head of the ring that an engine writes its frames into",
 }
 
 # What switches the fast lane of a worker, whatever kind it is: short names for settings, which they override.
@@ -52,6 +58,7 @@ FASTLANE_VARIABLES = {
 DATABASE_FILE = "runlane.db"
 LOG_DIR = "logs"
 JOURNAL_DIR = "journals"
+SPOOL_DIR = "spools"  # what programs of other languages have written
 YIELD_SUFFIX = "-yield"  # beside the database: its writer asks readers to let the log go
 SUPERVISOR_SOCKET = "supervisor"
 INGRESS_SOCKET = "router+in"

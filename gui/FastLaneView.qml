@@ -76,7 +76,7 @@ Item {
         border.width: isCurrent ? 2 : 1
 
         Accessible.role: Accessible.Graphic
-        Accessible.name: lane.title + ", " + lane.state
+        Accessible.name: lane.title + (lane.agent.length ? " agent " + lane.agent : "") + ", " + lane.state
         Accessible.description: lane.banner.length ? lane.banner : "last reward " + lane.reward + ", rolling return "
                                                                    + lane.rolling + ", " + lane.rate + " steps a second"
 
@@ -98,7 +98,7 @@ Item {
                 id: title
                 anchors.verticalCenter: parent.verticalCenter
                 x: 16
-                width: Math.min(implicitWidth, badge.x - x - 8)
+                width: Math.min(implicitWidth, badge.x - x - 8 - (agent.visible ? agent.width + 6 : 0))
                 color: tokens.text
                 font.pixelSize: 13
                 font.bold: true
@@ -106,9 +106,33 @@ Item {
                 textFormat: Text.PlainText
                 text: tile.lane.title
             }
+            Rectangle {
+                id: agent
+                objectName: "agent"
+                anchors.verticalCenter: parent.verticalCenter
+                x: title.x + title.width + 6
+                visible: tile.lane.agent.length > 0
+                width: Math.min(agentName.implicitWidth + 12, parent.width / 2)
+                height: 18
+                radius: 5
+                color: tokens.raised
+                border.color: tokens.strong_border
+
+                Text {
+                    id: agentName
+                    anchors.centerIn: parent
+                    width: Math.min(implicitWidth, parent.width - 8)
+                    color: tokens.text
+                    font.pixelSize: 11
+                    font.bold: true
+                    elide: Text.ElideMiddle
+                    textFormat: Text.PlainText
+                    text: tile.lane.agent
+                }
+            }
             Text {
                 anchors.baseline: title.baseline
-                x: title.x + title.width + 8
+                x: agent.visible ? agent.x + agent.width + 8 : title.x + title.width + 8
                 width: badge.x - x - 8
                 visible: width > 40
                 color: tokens.muted

@@ -102,20 +102,35 @@ class AlertRules:
         self._hold("commit", failed > 0, "bad", "commits fail: nothing is acked meanwhile", now_s)
         self._forget_workers({f"{journal.run} {journal.worker}" for journal in graph.journals})
 
-    def on_run(self, run: str, worker: str, name: str, state: str, now_s: float, exit_code: int | None = None) -> None:
+    def on_run(
+        self,
+        run: str,
+        worker: str,
+        name: str,
+        state: str,
+        now_s: float,
+        exit_code: int | None = None,
+        *,
+        is_one_of_many: bool = False,
+    ) -> None:
         """A word about the life of a run, by one of its workers or by that one's proxy, who may know an exit code.
 
-        Both tell of the same end: it is one line.
+        Both tell of the same end: it is one line. What goes well of many workers is one line, too, with their count,
+        and so is the end of the one process that they may be; a failure names the worker.
         """
+        who = f"{name} · {worker}" if is_one_of_many else name
         if exit_code:
-            self.tell(f"exit {run} {worker}", "bad", f"{name} · worker exit {exit_code}", now_s, run)
+            self.tell(f"exit {run} {exit_code}", "bad", f"{name} · worker exit {exit_code}", now_s, run)
         key = f"run {run} {worker}"
         if state == "stalled" or self._states.get(key) == state:
             return  # of a stall its proxy tells twice a second, and when it is over
         self._states[key] = state
         _bound(self._states, KEPT_KEYS)
         level: Level = "good" if state in ("running", "finished") else "idle" if state == "stopped" else "bad"
-        self.tell(f"{key} {state}", level, f"{name} · {'started' if state == 'running' else state}", now_s, run)
+        what = "started" if state == "running" else state
+        is_bad = level == "bad"
+        line = f"{key} {state}" if is_bad else f"run {run}  {state}"
+        self.tell(line, level, f"{who if is_bad else name} · {what}", now_s, run)
 
     def on_not_finite(self, run: str, name: str, what: str, value: float, now_s: float) -> None:
         """A return or a metric that is no number."""

@@ -9,6 +9,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 MAX_ROWS = 5_000
 MAX_VALUE = 2_000  # characters of one value that are shown; a tool tip has as many
 ABSENT = "—"
+MARK = "· "  # before what is no setting of the configuration
 Index = QModelIndex | QPersistentModelIndex
 _NO_INDEX = QModelIndex()
 HeaderRole = Qt.ItemDataRole
@@ -26,6 +27,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
             found[name] = text[:MAX_VALUE]
     return found
+
+
+def _marked(values: Mapping[str, str]) -> dict[str, str]:
+    return {f"{MARK}{name}": value for name, value in values.items()}
 
 
 class TableModel(QAbstractTableModel):
@@ -89,18 +94,19 @@ class KeyValueModel(TableModel):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(("name", "value"), parent)
         self._values: dict[str, str] = {}
+        self._around: dict[str, str] = {}
         self._other: dict[str, str] | None = None
         self._other_name = ""
         self._search = ""
 
-    def set_values(self, values: Mapping[str, Any]) -> None:
-        """Show these."""
-        self._values = flat(values)
+    def set_values(self, values: Mapping[str, Any], around: Mapping[str, Any] | None = None) -> None:
+        """Show these. `around` is what is compared, too, and not shown otherwise."""
+        self._values, self._around = flat(values), {} if around is None else flat(around)
         self._show()
 
-    def compare(self, other: Mapping[str, Any] | None, name: str = "") -> None:
+    def compare(self, other: Mapping[str, Any] | None, name: str = "", around: Mapping[str, Any] | None = None) -> None:
         """Only what differs from `other`'s, side by side; None shows everything again."""
-        self._other = None if other is None else flat(other)
+        self._other = None if other is None else _marked(flat({} if around is None else around)) | flat(other)
         self._other_name = name
         self._show()
 
@@ -114,8 +120,9 @@ class KeyValueModel(TableModel):
             rows = [(name, value) for name, value in self._values.items()]
             headers: tuple[str, ...] = ("name", "value")
         else:
-            names = sorted(self._values.keys() | self._other.keys())
-            both = [(name, self._values.get(name, ABSENT), self._other.get(name, ABSENT)) for name in names]
+            values = _marked(self._around) | self._values
+            names = sorted(values.keys() | self._other.keys(), key=lambda name: (name.startswith(MARK), name))
+            both = [(name, values.get(name, ABSENT), self._other.get(name, ABSENT)) for name in names]
             rows = [row for row in both if row[1] != row[2]]  # type: ignore[misc]
             headers = ("name", "this run", self._other_name)
         self.set_rows([row for row in rows if self._search in "\n".join(row).lower()], headers)

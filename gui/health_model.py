@@ -28,6 +28,8 @@ from runlane.gui.health_figures import (
 )
 from runlane.gui.log_model import LogModel
 from runlane.gui.process_sampler import ProcessSample, ProcessSampler
+from runlane.gui.run_text import size_text
+from runlane.gui.run_warning import is_nothing_recorded
 from runlane.gui.trace import WINDOW_S, Trace
 from runlane.transport.messages import Status, StreamInfo
 from runlane.transport.record_batch import RecordBatch
@@ -321,6 +323,9 @@ class HealthModel:
         for record in batch.records:
             if isinstance(record, LogRecord):
                 self.log.add_record(record, info)
+                if is_nothing_recorded(info, record):
+                    text = f"{name} · nothing is recorded"
+                    self.alerts.tell(f"unhooked {info.run}", "warn", text, now_s, info.run)
             elif isinstance(record, RunRecord):
                 self._add_run(info, name, record, now_s)
             elif isinstance(record, EpisodeRecord) and not math.isfinite(record.episode_return):
@@ -332,10 +337,9 @@ class HealthModel:
         """The worker tells of its run; its proxy tells how its process ended."""
         exit_code: Any = record.facts.get("exit_code")
         worker = info.worker.removeprefix(PROXY_PREFIX)
-        if len({known.info.worker for known in self._workers.values() if known.info.run == info.run}) > 1:
-            name = f"{name} · {worker}"
+        is_many = len({known.info.worker for known in self._workers.values() if known.info.run == info.run}) > 1
         code = exit_code if isinstance(exit_code, int) else None
-        self.alerts.on_run(info.run, worker, name, record.state, now_s, code)
+        self.alerts.on_run(info.run, worker, name, record.state, now_s, code, is_one_of_many=is_many)
 
     def _note_worker(self, info: StreamInfo, now_s: float) -> None:
         if info.worker.startswith(PROXY_PREFIX):
@@ -370,15 +374,6 @@ class HealthModel:
 def _known(value: Any) -> float | None:
     found = number(value)
     return None if found is None or math.isnan(found) else found
-
-
-def size_text(size_bytes: float) -> str:
-    """Bytes as people say them."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= factor:
-            amount = size_bytes / factor
-            return f"{amount:.2f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
-    return f"{size_bytes:.0f} B"
 
 
 _HOST = os.uname().nodename

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from runlane.gui.health_figures import JournalFigures, ProcessFigures, QueueFigures
-from runlane.gui.health_model import HealthModel, size_text
+from runlane.gui.health_model import HealthModel
+from runlane.gui.run_text import size_text
 
 LATE_HEARTBEAT_S = 2.0
 NOTHING = "\u2013"

@@ -117,6 +117,7 @@ class LaneTile(QObject):
         return self.said[key]
 
     title = Property(str, lambda self: self.choice.title, notify=choice_changed)
+    agent = Property(str, lambda self: self.choice.agent, notify=choice_changed)
     subtitle = Property(str, lambda self: self.choice.subtitle, notify=choice_changed)
     state = Property(str, lambda self: self._text("state"), notify=changed)
     tone = Property(str, lambda self: self._text("tone"), notify=changed)

@@ -22,15 +22,17 @@ from PySide6.QtWidgets import (
 
 from runlane.config.errors import RunlaneError
 from runlane.gui.controls_view import Card, IconButton, Label
-from runlane.gui.launch_fields_view import ScriptFields, TelemetryFields, TypeFields, field_row, number_field
-from runlane.gui.launch_plan import MAX_COPIES, WORKER_TYPES, Launch, LaunchPlan, default_name, launches_of
+from runlane.gui.launch_fields_view import ScriptFields, TelemetryFields, TypeFields
+from runlane.gui.launch_plan import MAX_COPIES, Launch, LaunchPlan, default_name, launches_of
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
+from runlane.gui.option_field_view import field_row, number_field
 from runlane.gui.run_launcher import Ended, Launched, RunLauncher, exit_text, log_dir_of
 from runlane.gui.run_menu_view import copy_text
 from runlane.gui.run_text import duration_text
 from runlane.gui.telemetry_mode import TelemetryModeState
 from runlane.gui.tokens import Tokens
 from runlane.gui.worker_choice_view import SCRIPT, WorkerChoice
+from runlane.gui.worker_type import WORKER_TYPES
 from runlane.transport.endpoint import data_dir_of
 
 PREVIEW_MS = 120
@@ -61,7 +63,9 @@ class LaunchFormView(QWidget):
         self._timer.setInterval(PREVIEW_MS)
         self._timer.timeout.connect(self.refresh)
         self.choice = WorkerChoice(tokens)
-        self.types = {kind.key: TypeFields(kind, self._touch) for kind in WORKER_TYPES}
+        self.types = {kind.key: TypeFields(kind, tokens, self._touch) for kind in WORKER_TYPES}
+        for fields in self.types.values():
+            fields.need_changed.connect(self.refresh)
         self.script = ScriptFields(tokens, self._touch, self._choose_file, self._choose_directory)
         self.telemetry = TelemetryFields(controller.settings.fast_lane, mode_state, self._touch)
         self._make_page(tokens)
@@ -185,6 +189,7 @@ class LaunchFormView(QWidget):
         """Make the preview only while somebody looks."""
         self._is_active = is_active
         if is_active:
+            self._look(is_new=True)  # somebody may have installed something meanwhile
             self.refresh()
         else:
             self._timer.stop()
@@ -193,10 +198,14 @@ class LaunchFormView(QWidget):
         """Draw in other colours."""
         self.copy.set_tokens(tokens)
         self.script.set_tokens(tokens)
+        for fields in self.types.values():
+            fields.set_tokens(tokens)
 
     def cleanup(self) -> None:
         """Let go of what was started: it runs on."""
         self._timer.stop()
+        for fields in self.types.values():
+            fields.probe.close()
         self.launcher.let_go()
 
     def plan(self) -> LaunchPlan:
@@ -207,7 +216,9 @@ class LaunchFormView(QWidget):
             name=self.name.text(),
             worker_type="" if is_script else key,
             options={} if is_script else self.types[key].values(),
+            python="" if is_script else self.types[key].python.line.text(),
             command=self.script.command.text(),
+            jsonl=self.script.jsonl if is_script else "",
             directory=self.script.directory.text() if is_script else "",
             environment=self.script.environment.toPlainText() if is_script else "",
             copies=int(self.copies.value()),
@@ -230,16 +241,44 @@ class LaunchFormView(QWidget):
             self._launches, problem = [], str(error)
         with contextlib.suppress(RunlaneError):
             self.name.setPlaceholderText(default_name(plan))
+        self._look()
         text = "\n".join(self._line(launch) for launch in self._launches)
         if self.preview.toPlainText() != text:
             self.preview.setPlainText(text)
-        is_untouched = self.choice.key == SCRIPT and not self.script.command.text().strip()
-        goes_on = "It goes on when this window is closed."
-        text = "Write a command, or choose a script." if is_untouched else problem or goes_on
-        self.problem.show_text(text, "bad" if problem and not is_untouched else "idle")
-        self.launch_button.setEnabled(bool(self._launches))
+        self._show_problem(problem)
         count = len(self._launches)
         self.launch_button.setText(f"Launch {count} runs" if count > 1 else "Launch")
+
+    def _show_problem(self, problem: str) -> None:
+        """What is wrong with a field outweighs what is missing on this machine; either keeps the run from starting."""
+        is_untouched = self.choice.key == SCRIPT and not self.script.command.text().strip()
+        fields = self.types.get(self.choice.key)
+        need = None if fields is None else fields.need
+        text, state = "It goes on when this window is closed.", "idle"
+        if is_untouched:
+            text = "Write a command, or choose a script."
+        elif problem:
+            text, state = problem, "bad"
+        elif need is not None and not need.is_met:
+            text, state = f"{self.types[self.choice.key].kind.label}: {need.reason}", "warn"
+        self.problem.show_text(text, state)
+        is_able = fields is None or (need is not None and need.is_met)
+        self.launch_button.setEnabled(bool(self._launches) and is_able)
+
+    def _look(self, *, is_new: bool = False) -> None:
+        """See what the chosen kind needs; then what each of the others does, one after the other."""
+        if not self._is_active:
+            return
+        fields = self.types.get(self.choice.key)
+        if fields is not None:
+            fields.look(is_new=is_new)
+        others = (known for known in self.types.values() if known.need is None)
+        for other in [] if any(known.probe.is_asking for known in self.types.values()) else others:
+            other.look()
+            if other.probe.is_asking:
+                break  # its answer brings us back here
+        for key, known in self.types.items():
+            self.choice.mark(key, known.need)
 
     def _copy_command(self) -> None:
         copy_text(self.preview.toPlainText())
@@ -247,7 +286,7 @@ class LaunchFormView(QWidget):
     def launch(self) -> None:
         """Start what the preview shows."""
         self.refresh()
-        for launch in self._launches:
+        for launch in self._launches if self.launch_button.isEnabled() else ():
             self.launcher.start(launch)
 
     # ---- what happens ----

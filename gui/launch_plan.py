@@ -15,111 +15,37 @@ from typing import Any
 
 import msgspec
 
-from runlane.config.errors import RunlaneError
 from runlane.config.load import load
 from runlane.config.names import CONTEXT_VARIABLES, ENV_CONFIG
 from runlane.config.settings import Settings
 from runlane.config.telemetry_mode import TelemetryMode
+from runlane.gui.worker_option import LaunchError, OptionValue, words_of
+from runlane.gui.worker_type import WorkerType, worker_type_named
 from runlane.transport.endpoint import data_dir_of
 
 MAX_COPIES = 16
 MAX_NAME = 200
 SEED_MARK = "{seed}"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-class LaunchError(RunlaneError):
-    """One field of the form does not do. `field`, `value` and `remedy` say which and what to write instead."""
-
-    def __init__(self, field_name: str, value: str, problem: str, remedy: str) -> None:
-        """One line."""
-        self.field, self.value, self.remedy = field_name, value, remedy
-        super().__init__(f"{field_name} {value!r} {problem}; {remedy}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOption:
-    """A number that a shipped worker takes on its command line. `places` 0 is a whole number."""
-
-    key: str
-    label: str
-    flag: str
-    default: float
-    least: float
-    most: float
-    places: int = 0
-    tip: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerType:
-    """A worker that ships with runlane. `worker` is its name in a run, by which the window knows its type."""
-
-    key: str
-    label: str
-    about: str
-    worker: str
-    module: str
-    needs: str = ""
-    options: tuple[WorkerOption, ...] = ()
-    seed_flag: str = "--seed"
-
-
-WORKER_TYPES = (
-    WorkerType(
-        key="cartpole",
-        label="CartPole",
-        about="PPO in NumPy learns to balance a pole, in some ten seconds.",
-        worker="cartpole",
-        module="runlane.workers.cartpole",
-        needs="gymnasium",
-        options=(
-            WorkerOption(
-                key="steps",
-                label="Total steps",
-                flag="--steps",
-                default=300_000,
-                least=1,
-                most=1e12,
-                tip="Environment steps, at most",
-            ),
-            WorkerOption(
-                key="target",
-                label="Target return",
-                flag="--target-return",
-                default=475,
-                least=-1e9,
-                most=1e9,
-                places=1,
-                tip="It ends when the mean of 100 episodes is this high",
-            ),
-            WorkerOption(
-                key="rate",
-                label="Learning rate",
-                flag="--learning-rate",
-                default=0.001,
-                least=1e-8,
-                most=1,
-                places=6,
-                tip="At the start; it falls to zero",
-            ),
-        ),
-    ),
-)
+_DESCRIPTOR = re.compile(r"fd:\d{1,4}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchPlan:
     """What to run: a shipped `worker_type` with `options` by key, or a `command` line of one's own.
 
+    `python` is the interpreter of a shipped worker, ours when empty. `jsonl` says where a command that is no Python
+    writes its JSON lines: `stdout`, `fd:N` or a path; empty when it is attached in the ordinary way.
     Several `copies` get the seeds from `first_seed` on and are named `{name}-s{seed}`. A seed takes the place of
     `{seed}` in a command; where that has none, each of several copies gets it behind `seed_flag`.
     """
 
     name: str = ""
     worker_type: str = ""
-    options: dict[str, float] = field(default_factory=dict[str, float])
+    options: dict[str, OptionValue] = field(default_factory=dict[str, OptionValue])
+    python: str = ""
     command: str = ""
+    jsonl: str = ""
     directory: str = ""
     environment: str = ""
     copies: int = 1
@@ -159,22 +85,25 @@ def launches_of(plan: LaunchPlan, settings: Settings, options: Sequence[str] = (
     fixed = [sys.executable, "-m", "runlane", "run"]
     # What stands later counts, so the form's own settings come behind those of the window.
     sets = [part for text in settings_texts(plan, settings) for part in ("--set", text)]
-    kind = _type_of(plan.worker_type)
+    kind = worker_type_named(plan.worker_type)
+    foreign = ["--jsonl", _source(plan.jsonl.strip(), directory)] if plan.jsonl.strip() and kind is None else []
     found: list[Launch] = []
     for seed in range(plan.first_seed, plan.first_seed + plan.copies):
         own = f"{name}-s{seed}" if plan.copies > 1 else name
         worker = ["--worker", kind.worker] if kind is not None else []
         command = _command(plan, kind, seed, directory)
-        arguments = [*fixed, "--name", own, *worker, *options, *sets, "--", *command]
+        arguments = [*fixed, "--name", own, *worker, *foreign, *options, *sets, "--", *command]
         found.append(Launch(name=own, arguments=arguments, directory=directory, environment=environment))
     return found
 
 
 def default_name(plan: LaunchPlan) -> str:
     """What a run is called for which no name was written."""
-    kind = _type_of(plan.worker_type)
+    kind = worker_type_named(plan.worker_type)
     if kind is not None:
-        return kind.key
+        given = {option.key: str(plan.options.get(option.key, option.default)) for option in kind.options}
+        name = "-".join(Path(given[key]).stem for key in kind.name_keys if given[key].strip()) or kind.key
+        return "".join(mark for mark in name if mark.isprintable())[:MAX_NAME]
     words = _words(plan.command)
     script = next((word for word in words if word.endswith(".py")), words[0] if words else "run")
     return Path(script).stem or "run"
@@ -213,18 +142,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in CONTEXT_VARIABLES or name == ENV_CONFIG}
 
 
-def _type_of(key: str) -> WorkerType | None:
-    return next((kind for kind in WORKER_TYPES if kind.key == key), None)
-
-
 def _command(plan: LaunchPlan, kind: WorkerType | None, seed: int, directory: str) -> list[str]:
     if kind is not None:
-        flags: list[str] = []
-        for option in kind.options:
-            value = plan.options.get(option.key, option.default)
-            if value != option.default:
-                flags += [option.flag, _number(value, option)]
-        return [sys.executable, "-m", kind.module, *flags, kind.seed_flag, str(seed)]
+        return [*_module(plan, kind), *_option_words(plan, kind, seed, directory)]
     words = _words(plan.command)
     if not words:
         raise LaunchError("Command", plan.command, "is empty", "write for example: python train.py, or choose a file")
@@ -243,6 +163,53 @@ def _command(plan: LaunchPlan, kind: WorkerType | None, seed: int, directory: st
             )
         return [*words, flag, str(seed)]
     return words
+
+
+def _module(plan: LaunchPlan, kind: WorkerType) -> list[str]:
+    """The interpreter and the module; where the interpreter is another program's, ours runs the module."""
+    chosen = plan.python.strip()
+    python = interpreter_path(chosen)
+    if python is None:
+        raise LaunchError("Python", chosen, "is no program", "choose an environment's bin/python, or leave it empty")
+    if kind.python_flag:
+        if not chosen:
+            raise LaunchError("Python", chosen, "is empty", f"choose {kind.python_hint or 'an interpreter'}")
+        return [sys.executable, "-m", kind.module, kind.python_flag, python]
+    return [python, "-m", kind.module]
+
+
+def _option_words(plan: LaunchPlan, kind: WorkerType, seed: int, directory: str) -> list[str]:
+    """Flags first, then what has none, as the script of CleanRL; the seed comes last, and so is the script's own."""
+    flags: list[str] = []
+    others: list[str] = []
+    for option in kind.options:
+        words = words_of(option, plan.options.get(option.key, option.default), directory)
+        (flags if option.flag else others).extend(words)
+    seeds = [kind.seed_flag, str(seed)] if kind.seed_flag else []
+    return [*flags, *others, *seeds]
+
+
+def interpreter_path(text: str) -> str | None:
+    """The program that a text in a field `Python` means; ours for an empty one, None when there is none.
+
+    A link stays one: what it leads to would not know the packages of its environment.
+    """
+    found = shutil.which(str(Path(text.strip()).expanduser())) if text.strip() else sys.executable
+    return None if found is None else str(Path(found).absolute())
+
+
+def _source(text: str, directory: str) -> str:
+    """Where JSON lines come from, as `runlane run --jsonl` takes it; raises `LaunchError`."""
+    if text == "stdout" or _DESCRIPTOR.fullmatch(text):
+        return text
+    if text.startswith("fd:"):
+        raise LaunchError("JSON lines from", text, "is no descriptor", "write for example fd:3")
+    path = Path(directory) / Path(text).expanduser()
+    if not path.parent.is_dir() or path.is_dir():
+        raise LaunchError(
+            "JSON lines from", text, "is no place for a file", "write stdout, fd:3, or the path of a pipe"
+        )
+    return str(path)
 
 
 def _words(command: str) -> list[str]:
@@ -266,12 +233,6 @@ def _directory(plan: LaunchPlan) -> str:
     if not path.is_dir():
         raise LaunchError("Working directory", text, "is no directory", "choose one that exists")
     return str(path.absolute())
-
-
-def _number(value: float, option: WorkerOption) -> str:
-    if not option.least <= value <= option.most:
-        raise LaunchError(option.label, f"{value:g}", "is out of range", f"choose {option.least:g} to {option.most:g}")
-    return str(int(value)) if option.places == 0 else f"{value:g}"
 
 
 def _transport_texts(settings: Settings) -> list[str]:

@@ -8,6 +8,7 @@ from runlane.gui.live_strip_view import LiveStrip
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
 from runlane.gui.live_view import LiveView
 from runlane.gui.tokens import Tokens
+from runlane.gui.warning_view import WarningBanner
 
 STRIP_FROM_HEIGHT = 680
 DESCRIBE_S = 0.5
@@ -29,7 +30,10 @@ class LivePage(QWidget):
         splitter.setSizes([640, 190])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(splitter)
+        layout.setSpacing(10)
+        self.warning = WarningBanner(controller, tokens)
+        layout.addWidget(self.warning)
+        layout.addWidget(splitter, 1)
         self._is_active = False
         self._controller = controller
         self._next_s = 0.0
@@ -65,6 +69,7 @@ class LivePage(QWidget):
 
     def set_tokens(self, tokens: Tokens) -> None:
         """Draw in other colours."""
+        self.warning.set_tokens(tokens)
         self.wall.set_tokens(tokens)
         self.strip.set_tokens(tokens)
 

@@ -3,7 +3,8 @@
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
-from runlane.gui.plot_view import PlotChoices, PlotCurve, PlotView
+from runlane.gui.plot_view import MANY_AGENTS, PlotChoices, PlotCurve, PlotView
+from runlane.gui.presenters import agent_of
 from runlane.gui.telemetry_model import LENGTH, RATE, RETURN, SeriesKey
 from runlane.gui.tokens import Tokens
 
@@ -85,7 +86,8 @@ class LiveStrip(QWidget):
         for number, key in enumerate(keys):
             series = self._controller.telemetry.series(key)
             if series is not None:
-                color = self._tokens.series[(first + number) % len(self._tokens.series)]
-                label = name if len(keys) == 1 else f"{name} · {key.worker}"
-                curves.append(PlotCurve(key, label, color, series, name))
+                is_merged = len(keys) >= MANY_AGENTS
+                color = self._tokens.series[(first + (0 if is_merged else number)) % len(self._tokens.series)]
+                label = name if len(keys) == 1 else f"{name} · {agent_of(key.worker)}"
+                curves.append(PlotCurve(key, label, color, series, name, name if is_merged else ""))
         return curves

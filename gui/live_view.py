@@ -16,7 +16,7 @@ from runlane.gui.controls_view import IconButton, Label, Segments
 from runlane.gui.fast_lane_consumer import LaneState
 from runlane.gui.fast_lane_tab import FastLaneTab
 from runlane.gui.lane_wall import NONE, GridMode
-from runlane.gui.presenters import LaneChoice, lanes_of
+from runlane.gui.presenters import LaneChoice, beside_their_run, lanes_of
 from runlane.gui.tokens import Tokens
 from runlane.transport.ring_files import FoundRing
 
@@ -285,4 +285,4 @@ def merged(shown: list[LaneChoice], found: list[LaneChoice], ended: set[tuple[st
             lanes.append(heir)
         elif old.key not in ended or not found:
             lanes.append(old)
-    return lanes + new
+    return beside_their_run(lanes, new)

@@ -18,6 +18,7 @@ from runlane.gui.telemetry_model import SeriesKey
 from runlane.gui.tokens import Tokens
 
 MAX_CURVES = 24
+MANY_AGENTS = 3  # from so many on the curves of one run are one curve, with a band
 SETTLE_MS = 250  # of a zoom, before the store is asked
 TOP_TIP_PX = 2
 MISSED_TIP = (
@@ -28,13 +29,17 @@ MISSED_TIP = (
 
 @dataclass(frozen=True, slots=True)
 class PlotCurve:
-    """One curve in its colour. Curves of one `group` are drawn as mean ± band, when that is wanted."""
+    """One curve in its colour. Curves of one `group` are drawn as mean ± band, when that is wanted.
+
+    Those of `agents`, the many of one run under one name, are drawn so at all times.
+    """
 
     key: SeriesKey
     label: str
     color: str
     series: Series
     group: str
+    agents: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,35 +279,42 @@ class PlotView(Card):
         envelopes = [self._envelope(curve) for curve in self._curves]
         raw = [raw_line(envelope, axis, self._range_x, pixels) for envelope in envelopes]
         smooth = [smooth_line(envelope, axis, self._range_x, pixels, self._choices.smoothing) for envelope in envelopes]
-        bands = self._bands(smooth) if self._choices.is_banded else {}
+        bands = self._bands(smooth)
         strokes = [Stroke(line, curve.color, is_faint=True) for curve, line in zip(self._curves, raw, strict=True)]
         shades: list[Shade] = []
         self._shown = []
         range_x = self._range_x or _extent(envelopes, axis)
         range_y = value_range([line.inside(range_x) for line in raw])
-        if bands:
-            for label, (band, color) in bands.items():
-                self._shown.append(_Shown(label, color, band.mean))
-                shades.append(Shade(band.mean.x, band.low, band.high, color))
-        else:
-            self._shown = [
-                _Shown(curve.label, curve.color, line) for curve, line in zip(self._curves, smooth, strict=True)
-            ]
-            if len(smooth) == 1 and len(smooth[0].x) > 1:
-                line = smooth[0]
-                shades.append(Shade(line.x, line.y * 0 + range_y[0], line.y, self._curves[0].color, is_gradient=True))
+        for curve, line in zip(self._curves, smooth, strict=True):
+            label = self._band_name(curve)
+            if not label:
+                self._shown.append(_Shown(curve.label, curve.color, line))
+            elif label in bands:
+                name, band = bands.pop(label)
+                self._shown.append(_Shown(name, curve.color, band.mean))
+                shades.append(Shade(band.mean.x, band.low, band.high, curve.color))
+        if not shades and len(smooth) == 1 and len(smooth[0].x) > 1:
+            line = smooth[0]
+            shades.append(Shade(line.x, line.y * 0 + range_y[0], line.y, self._curves[0].color, is_gradient=True))
         strokes += [Stroke(shown.line, shown.color) for shown in self._shown]
         self.canvas.set_ranges(range_x, range_y)
         self.canvas.draw(strokes, shades, range_y[0])
         self._tell(envelopes)
 
-    def _bands(self, smooth: list[Line]) -> dict[str, tuple[Band, str]]:
-        found: dict[str, tuple[Band, str]] = {}
-        for group in dict.fromkeys(curve.group for curve in self._curves):
-            members = [number for number, curve in enumerate(self._curves) if curve.group == group]
-            band = band_of([smooth[number] for number in members])
-            label = f"{group} ({band.count})" if len(members) > 1 else self._curves[members[0]].label
-            found[label] = (band, self._curves[members[0]].color)
+    def _band_name(self, curve: PlotCurve) -> str:
+        """Which band a curve is a part of; empty where it is a line of its own."""
+        return curve.group if self._choices.is_banded else curve.agents
+
+    def _bands(self, smooth: list[Line]) -> dict[str, tuple[str, Band]]:
+        """Bands and what they are called, by the name that their curves have in common."""
+        found: dict[str, tuple[str, Band]] = {}
+        for name in dict.fromkeys(map(self._band_name, self._curves)):
+            members = [number for number, curve in enumerate(self._curves) if self._band_name(curve) == name]
+            if name:
+                band = band_of([smooth[number] for number in members])
+                alone = self._curves[members[0]].label
+                many = f"{name} ({band.count})" if self._choices.is_banded else f"{name} · mean of {band.count} agents"
+                found[name] = (many if len(members) > 1 else alone, band)
         return found
 
     def _tell(self, envelopes: list[Envelope]) -> None:
@@ -358,4 +370,6 @@ def _extent(envelopes: Sequence[Envelope], axis: Axis) -> tuple[float, float]:
     ends = [envelope.x(axis) for envelope in envelopes if len(envelope)]
     if not ends:
         return 0.0, 1.0
-    return min(float(x.min()) for x in ends), max(float(x.max()) for x in ends)
+    low, high = min(float(x.min()) for x in ends), max(float(x.max()) for x in ends)
+    around = 0.0 if high > low else max(1.0, abs(low) / 10)  # of one point alone the axis has no width of its own
+    return low - around, high + around

@@ -1,22 +1,29 @@
 """Presenters: what a worker of a type is called in the window, and which lanes it has. One for each type, registered.
 
 A lane's tab is called `{worker type}-Live-{agent}`. A type nobody has registered is shown as the default one is.
+
+A worker is `TYPE` or `TYPE-AGENT`: `sb3`, `sb3-1`, `sb3-2` are the environments of one script, `worker-player_0` is one
+agent of several. The one with the plain name is agent 0.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runlane.transport.ring_layout import RingInfo
 
 SHORT_ID = 8
+FIRST_AGENT = "0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneChoice:
     """One lane to show: `run` is an id, the beginning of one or a name, `worker` a name, as in its ring's head.
 
-    `env_count` is that of a vector environment, 1 for a single one.
+    `env_count` is that of a vector environment, 1 for a single one. `agent` tells it from the others of its run; empty
+    where it is alone.
     """
 
     run: str
@@ -25,6 +32,7 @@ class LaneChoice:
     subtitle: str = ""
     env_count: int = 1
     name: str = ""  # of its tab
+    agent: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -73,14 +81,14 @@ class PlainPresenter:
     def _lane(self, info: RingInfo) -> LaneChoice:
         title = info.run_name or info.worker
         envs = f"{info.env_count} envs" if info.env_count > 1 else ""
-        parts = [self.subtitle, info.worker if title != info.worker else "", envs]
+        parts = [self.subtitle, info.worker if info.worker not in (title, self.worker_type) else "", envs]
         return LaneChoice(
             run=info.run,
             worker=info.worker,
             title=title,
             subtitle=" · ".join(part for part in parts if part) or info.run[:SHORT_ID],
             env_count=info.env_count,
-            name=self.tab_name(info.worker),
+            name=self.tab_name(agent_of(info.worker)),
         )
 
 
@@ -106,10 +114,43 @@ def worker_type_of(info: RingInfo) -> str:
     return head if head in _registered else DEFAULT.worker_type
 
 
+def agent_of(worker: str) -> str:
+    """Which agent a worker is, by its name: `sb3-2` is 2, `sb3` is 0; a name of nobody's type is an agent's own."""
+    head, dash, agent = worker.partition("-")
+    if head.lower() not in _registered:
+        return worker
+    return agent if dash and agent else FIRST_AGENT
+
+
 def lanes_of(infos: Iterable[RingInfo]) -> list[LaneChoice]:
     """The lanes of rings of any types, in their order."""
-    return [lane for info in infos for lane in presenter_for(worker_type_of(info)).lanes([info])]
+    known = list(infos)
+    lanes = [lane for info in known for lane in presenter_for(worker_type_of(info)).lanes([info])]
+    count = Counter(lane.run for lane in {lane.key: lane for lane in lanes}.values())
+    return [replace(lane, agent=agent_of(lane.worker)) if count[lane.run] > 1 else lane for lane in lanes]
+
+
+def beside_their_run(shown: Iterable[LaneChoice], new: Iterable[LaneChoice]) -> list[LaneChoice]:
+    """Lanes with new ones among them: each in its place among the agents of its run, those of new runs at the end."""
+    lanes = list(shown)
+    for lane in new:
+        same = [place for place, known in enumerate(lanes) if known.run == lane.run]
+        later = [place for place in same if natural(lanes[place].worker) > natural(lane.worker)]
+        lanes.insert(later[0] if later else same[-1] + 1 if same else len(lanes), lane)
+    return lanes
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts `w-2` before `w-10`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 register(DEFAULT)
+register(PlainPresenter("worker", "Python"))  # what `runlane run` calls it where nobody says
 register(PlainPresenter("cartpole", "CartPole", "CartPole-v1"))
+register(PlainPresenter("cleanrl", "CleanRL"))
+register(PlainPresenter("sb3", "SB3"))
+register(PlainPresenter("spade", "SPADE-BDI"))
+register(PlainPresenter("coach", "Coach"))
+register(PlainPresenter("godot", "Godot"))
+register(PlainPresenter("vizdoom", "ViZDoom"))

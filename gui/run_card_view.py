@@ -10,6 +10,7 @@ from runlane.gui.controls_view import draw_sparkline
 from runlane.gui.run_entry import RunEntry
 from runlane.gui.run_model import RunRole
 from runlane.gui.run_text import NOT_KEPT, UNKNOWN, rate_text, return_text
+from runlane.gui.run_warning import NOTHING_RECORDED
 from runlane.gui.tokens import Tokens
 
 CARD_HEIGHT = 68
@@ -39,6 +40,8 @@ def state_role(state: str) -> str:
 
 def rate_words(entry: RunEntry) -> str:
     """What a card says of a run's rate."""
+    if entry.warning:
+        return NOTHING_RECORDED
     if not entry.is_kept:
         return NOT_KEPT
     return f"{rate_text(entry.step_rate_hz)} steps/s" if entry.state == "running" else UNKNOWN
@@ -102,7 +105,10 @@ class RunCardDelegate(QStyledItemDelegate):
         _draw(painter, _sized(font, 12), tokens.muted, entry.subtitle, left, box.top() + 39, room)
         small = _sized(font, 11, QFont.Weight.DemiBold)
         used = _draw(painter, small, color.name(), entry.state, left, box.top() + 55, whole)
-        _draw(painter, _sized(font, 11), tokens.muted, rate, left + max(56, used + 10), box.top() + 55, 100)
+        place, color_of_rate = left + max(56, used + 10), tokens.warn if entry.warning else tokens.muted
+        weight = QFont.Weight.DemiBold if entry.warning else QFont.Weight.Normal
+        room = box.right() - INSET - place if entry.warning else 100
+        _draw(painter, _sized(font, 11, weight), color_of_rate, rate, place, box.top() + 55, room)
 
     def _paint_figures(self, painter: QPainter, box: QRectF, entry: RunEntry, font: QFont) -> None:
         tokens = self.tokens
@@ -116,6 +122,8 @@ class RunCardDelegate(QStyledItemDelegate):
         text = return_text(entry.mean_return)
         width = painter.fontMetrics().horizontalAdvance(text)
         has_return = entry.mean_return is not None
+        if entry.warning:  # its place is taken
+            text = ""
         _draw(
             painter, bold, tokens.text if has_return else tokens.faint, text, right - width, box.top() + 54, width + 1
         )

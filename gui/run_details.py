@@ -1,14 +1,17 @@
 """RunDetails: everything the store knows of one run but its records. Asked in a background thread; no Qt."""
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from runlane.gui.run_entry import facts_of
-from runlane.gui.run_text import UNKNOWN, count_text, duration_text, moment_text
+from runlane.gui.run_text import UNKNOWN, count_text, duration_text, moment_text, size_text
 from runlane.gui.store_source import StoreSource
 
 MAX_STREAMS = 500
 NOT_RECORDED = "not recorded"
+COMMIT = 12
 
 _RUN = """
 SELECT r.run, r.name, s.state, r.started_ns, r.ended_ns, s.seen_ns, r.exit_code, r.error, r.command, r.config, r.host,
@@ -35,13 +38,18 @@ RETENTION_COLUMNS = ("class", "setting", "rows removed", "when")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDetails:
-    """Texts, ready to be shown. `config` is as it was recorded; `is_known` False when the store has no such run."""
+    """Texts, ready to be shown. `config` and `env` are as they were recorded; `around` is what else a run is told by.
+
+    `is_known` False when the store has no such run.
+    """
 
     run: str
     is_known: bool = False
     name: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     config: dict[str, Any] = field(default_factory=dict[str, Any])
+    env: dict[str, Any] = field(default_factory=dict[str, Any])
+    around: dict[str, Any] = field(default_factory=dict[str, Any])
     streams: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     drops: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     retention: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
@@ -60,6 +68,8 @@ def fetch_details(store: StoreSource, run: str) -> RunDetails:
         name=row["name"] or run[:12],
         facts=_fact_rows(row, facts),
         config=_map(facts.get("config")),
+        env=_map(facts.get("env")),
+        around=_around(row, facts),
         streams=_stream_rows(store.query(_STREAMS, (run, MAX_STREAMS))[1]),
         drops=[(who, reason or UNKNOWN, count_text(n)) for who, reason, n in store.query(_DROPS, (run, run))[1] if n],
         retention=[(kind, why, count_text(n), when or "") for kind, why, n, when in store.query(_RETENTION, (run,))[1]],
@@ -94,6 +104,7 @@ def _fact_rows(row: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, st
         ("ended", moment_text(row["ended_ns"])),
         ("duration", duration_text((ended_ns - row["started_ns"]) / 1e9) if ended_ns else "it runs"),
         ("command", str(row["command"] or NOT_RECORDED)),
+        ("arguments", _arguments_text(facts.get("arguments"))),
         ("directory", str(facts.get("directory") or NOT_RECORDED)),
         ("git", git_text(facts)),
         ("host", str(row["host"] or NOT_RECORDED)),
@@ -106,15 +117,47 @@ def _fact_rows(row: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, st
 
 
 def git_text(facts: dict[str, Any]) -> str:
-    """Commit, branch and whether files were changed since, from the fact `git`, or `git_commit` and `git_dirty`."""
-    apart = {name: facts.get(f"git_{name}") for name in ("commit", "dirty", "branch")}
-    known = _map(facts.get("git")) or apart
+    """Commit, branch, and what was changed since: `4f2a1c09de21 on main, 1.2 kB changed, 2 untracked files`."""
+    known = _map(facts.get("git"))
     if not known.get("commit"):
         return NOT_RECORDED
-    dirty = known.get("dirty")
-    state = "" if dirty is None else ", changed since" if dirty else ", clean"
     branch = f" on {known['branch']}" if known.get("branch") else ""
-    return f"{str(known['commit'])[:12]}{branch}{state}"
+    return ", ".join([f"{str(known['commit'])[:COMMIT]}{branch}", *_git_changes(known)])
+
+
+def _git_changes(known: Mapping[str, Any]) -> list[str]:
+    changed, untracked = known.get("dirty_bytes"), known.get("untracked")
+    if changed is None and untracked is None and known.get("is_dirty") is None:
+        return []
+    found: list[str] = []
+    if isinstance(changed, int) and changed > 0:
+        found.append(f"{size_text(changed)} changed")
+    elif known.get("is_dirty"):
+        found.append("changed since")
+    if isinstance(untracked, int) and untracked > 0:
+        found.append(f"{untracked} untracked file{'' if untracked == 1 else 's'}")
+    return found or ["clean"]
+
+
+def _arguments_text(arguments: Any) -> str:
+    """Words as a person would type them; empty where there are none, or none were recorded."""
+    if isinstance(arguments, list):
+        return shlex.join(map(str, cast("list[object]", arguments)))
+    return arguments if isinstance(arguments, str) else ""
+
+
+def _around(row: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs are compared by beside their configuration."""
+    found = {
+        "command": row["command"],
+        "arguments": _arguments_text(facts.get("arguments")),
+        "env": _map(facts.get("env")),
+        "git": _map(facts.get("git")),
+        "host": row["host"],
+        "python": facts.get("python"),
+        "versions": _map(facts.get("versions")),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _map(value: object) -> dict[str, Any]:

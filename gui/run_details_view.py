@@ -34,6 +34,7 @@ from runlane.gui.run_details import (
 from runlane.gui.run_menu_view import ask_delete, ask_kill, ask_stop, copy_text
 from runlane.gui.run_panel_view import BUTTONS, RunPanel
 from runlane.gui.tokens import Tokens
+from runlane.gui.warning_view import WarningBanner
 
 __all__ = ["RunDetailsView", "RunPanel"]
 
@@ -69,6 +70,8 @@ class RunDetailsView(QWidget):
         column.setSpacing(10)
         column.addLayout(self._header)
         column.addWidget(self.problem)
+        self.warning = WarningBanner(controller, tokens)
+        column.addWidget(self.warning)
         column.addWidget(self._stack, 1)
         controller.ticked.connect(self._on_tick)
         controller.selection_changed.connect(self._on_selected)
@@ -104,7 +107,7 @@ class RunDetailsView(QWidget):
         self.problem.setVisible(False)
 
     def _make_cards(self) -> None:
-        self.config = KeyValueModel(self)
+        self.config, self.env = KeyValueModel(self), KeyValueModel(self)
         self.facts = TableModel(("fact", "value"), self)
         self.streams = TableModel(STREAM_COLUMNS, self)
         self.drops = TableModel(DROP_COLUMNS, self)
@@ -128,6 +131,7 @@ class RunDetailsView(QWidget):
             card.heading.setMinimumHeight(self.search.sizeHint().height())
         for table in facts.findChildren(QTableView):
             table.setWordWrap(True)  # command lines are long
+        self._env_card = _table_card("Environment", self.env, is_headless=True)
         upper = QBoxLayout(QBoxLayout.Direction.LeftToRight)
         upper.setSpacing(10)
         upper.addWidget(self._config_card, 1)
@@ -142,6 +146,7 @@ class RunDetailsView(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(10)
         column.addLayout(upper)
+        column.addWidget(self._env_card)
         column.addWidget(_table_card("Streams", self.streams))
         column.addLayout(self._lower)
         column.addStretch(1)
@@ -161,6 +166,7 @@ class RunDetailsView(QWidget):
 
     def set_tokens(self, tokens: Tokens) -> None:
         """Draw in other colours; the style sheet does the rest."""
+        self.warning.set_tokens(tokens)
         for button in (self.copy, *self.buttons.values()):
             button.set_tokens(tokens)
 
@@ -190,7 +196,7 @@ class RunDetailsView(QWidget):
 
         def done(details: RunDetails) -> None:
             if details.run == self._other:
-                self.config.compare(details.config, name)
+                self.config.compare(details.config, name, details.around)
                 self._fit()
 
         self._controller.ask_store("compared run", lambda: fetch_details(store, other), done, self._show_problem)
@@ -241,7 +247,9 @@ class RunDetailsView(QWidget):
         state = dict(details.facts).get("state", "")
         self._title.show_text(details.name)
         self._state.show_text(f"● {state}", state_role(state))
-        self.config.set_values(details.config)
+        self.config.set_values(details.config, details.around)
+        self.env.set_values(details.env)
+        self._env_card.setVisible(bool(details.env))
         self.facts.set_rows(details.facts)
         self.streams.set_rows(details.streams)
         self.drops.set_rows(details.drops or [("nobody", "nothing was dropped", "0")])

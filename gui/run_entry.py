@@ -26,7 +26,7 @@ class RunEntry:
     `state` is one of running, stalled, finished, failed, killed, stopped, lost. `steps` are environment steps, `drops`
     records. `progress` is 0 to 1, None where no total is known. `sparkline` are returns, oldest first.
     `worker_names` are those that the graph knows alive. `telemetry_mode` is empty where no proxy has told it, and
-    `mixed` where the workers are in different ones.
+    `mixed` where the workers are in different ones. `warning` says that nothing is recorded, while that is so.
     """
 
     run: str
@@ -55,6 +55,7 @@ class RunEntry:
     sparkline: tuple[float, ...] = ()
     color_index: int = 0
     tags: tuple[str, ...] = ()
+    warning: str = ""
     has_facts: bool = False
     _found: str = field(default="", repr=False)
 
@@ -107,7 +108,8 @@ class RunEntry:
         """Take what its worker told of itself: config, host, versions. Unknown shapes are passed over."""
         config = _mapping(facts.get("config"))
         both = (config, facts)
-        self.env_id = _text(both, ENV_KEYS) or self.env_id
+        spec = _mapping(facts.get("env"))
+        self.env_id = _text(both, ENV_KEYS) or _text([spec], ("id",)) or self.env_id
         self.algo = _text(both, ALGO_KEYS) or self.algo
         self.script = script_of(facts.get("command")) or self.script
         host = facts.get("host")

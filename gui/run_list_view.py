@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from runlane.config.names import PROXY_PREFIX
 from runlane.gui import icons
 from runlane.gui.controls_view import EmptyState, IconButton, Label
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
@@ -28,6 +29,7 @@ from runlane.gui.run_entry import RunEntry, facts_of
 from runlane.gui.run_filter import GROUPS, RunFilter
 from runlane.gui.run_menu_view import run_menu
 from runlane.gui.run_model import RunRole
+from runlane.gui.run_warning import LEVEL, NOTHING_RECORDED
 from runlane.gui.tokens import Tokens
 
 PILLS = (("all", "All"), ("live", "Live"), ("done", "Done"), ("failed", "Failed"))
@@ -41,6 +43,10 @@ RETRY_S = 3.0
 SEARCH_MS = 90
 MENU_NAMES = 12
 COMMAND = "runlane run -- python train.py"
+WARNING_SQL = """
+SELECT run, text FROM logs WHERE run = ? AND worker LIKE ? AND level = ? AND text LIKE ? ORDER BY t_ns DESC LIMIT 1
+"""
+WARNING_WORDS = (f"{PROXY_PREFIX}%", LEVEL, f"{NOTHING_RECORDED}%")
 
 
 class _List(QListView):
@@ -272,10 +278,17 @@ class RunListView(QWidget):
         sql = f"SELECT run, config, facts FROM runs WHERE run IN ({marks})"  # noqa: S608  only question marks
         self._next_facts_s = now_s
 
-        def done(answer: tuple[Any, list[tuple[Any, ...]]]) -> None:
+        silent = [run for run in runs if (entry := self._controller.runs.entry(run)) is not None and not entry.steps]
+
+        def call() -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+            told = (store.query(WARNING_SQL, (run, *WARNING_WORDS))[1] for run in silent)
+            return store.query(sql, runs)[1], [row for rows in told for row in rows]
+
+        def done(answer: tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]) -> None:
             self._is_asking_facts = False
-            found = {str(run): facts_of(config, facts) for run, config, facts in answer[1]}
+            found = {str(run): facts_of(config, facts) for run, config, facts in answer[0]}
             self._controller.runs.set_facts({run: found.get(run, {}) for run in runs})
+            self._controller.runs.set_warnings({str(run): str(text) for run, text in answer[1]})
 
         def failed(_problem: str) -> None:
             self._is_asking_facts = False
@@ -283,7 +296,7 @@ class RunListView(QWidget):
 
         store = self._controller.store
         self._is_asking_facts = True
-        if not self._controller.ask_store("run facts", lambda: store.query(sql, runs), done, failed):
+        if not self._controller.ask_store("run facts", call, done, failed):
             self._is_asking_facts = False
 
     def _ask_curve(self, now_s: float) -> None:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from runlane.config.names import PROXY_PREFIX
 from runlane.gui.run_view import RECENT_EPISODES, Curve, RateMeter
+from runlane.gui.run_warning import is_nothing_recorded
 from runlane.transport.messages import StreamInfo
 from runlane.transport.record_batch import RecordBatch
-from runlane.transport.records import ALIVE, IS_RESET, EpisodeRecord, RunRecord
+from runlane.transport.records import ALIVE, IS_RESET, EpisodeRecord, LogRecord, RunRecord
 
 KEPT_WORKERS = 64
 KEPT_STREAMS = 256
@@ -43,6 +44,7 @@ class RunLive:
         self.best: float | None = None
         self.last_reward: float | None = None
         self.facts: dict[str, Any] = {}
+        self.warning = ""  # that nothing is recorded
         self.rate = RateMeter()
         self.recent: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.curve = Curve(SPARK_POINTS)
@@ -81,10 +83,17 @@ class RunLive:
             for record in batch.records:
                 if isinstance(record, EpisodeRecord) and self._is_new(info, "episode", record.seq):
                     self._add_episode(record)
+        elif batch.kind == "log" and info.worker.startswith(PROXY_PREFIX):
+            self._add_log(batch)
         elif batch.kind == "run":
             for record in batch.records:
                 if isinstance(record, RunRecord) and self._is_new(info, "run", record.seq):
                     self._add_run(info, record, now_s)
+
+    def _add_log(self, batch: RecordBatch) -> None:
+        for record in batch.records:
+            if isinstance(record, LogRecord) and is_nothing_recorded(batch.info, record):
+                self.warning = record.text
 
     def _add_steps(self, batch: RecordBatch, now_s: float) -> None:
         columns = batch.columns

@@ -61,6 +61,7 @@ class RunModel(QAbstractListModel):
         self._live: OrderedDict[str, RunLive] = OrderedDict()
         self._alive: set[str] = set()
         self._curves: dict[str, tuple[float, ...]] = {}
+        self._warnings: dict[str, str] = {}
         self._changed: set[str] = set()
         self._working: dict[str, tuple[tuple[str, ...], str]] = {}
         self._next_color = 0
@@ -150,6 +151,12 @@ class RunModel(QAbstractListModel):
                 self._changed.add(run)
         self._refresh(self._clock())
 
+    def set_warnings(self, warnings: dict[str, str]) -> None:
+        """What the store has of runs of which nothing was recorded, by id."""
+        self._warnings |= warnings
+        self._changed |= warnings.keys()
+        self._refresh(self._clock())
+
     def set_curve(self, run: str, curve: dict[str, Any]) -> None:
         """Returns of a run over all its episodes: fields of `runlane curve --json`. Its sparkline and best return."""
         entry = self.entry(run)
@@ -172,7 +179,7 @@ class RunModel(QAbstractListModel):
             info = batch.info
             live = self._live.get(info.run)
             if live is None:
-                if info.worker.startswith(PROXY_PREFIX):
+                if info.worker.startswith(PROXY_PREFIX) and batch.kind != "log":
                     continue  # a proxy's word about a worker that was not seen: the store tells the rest
                 live = self._live[info.run] = RunLive(info, now_s)
                 if len(self._live) > KEPT_LIVE:
@@ -257,6 +264,7 @@ class RunModel(QAbstractListModel):
         for run in gone:
             self._live.pop(run, None)
             self._curves.pop(run, None)
+            self._warnings.pop(run, None)
             self._alive.discard(run)
             self._changed.discard(run)
 
@@ -330,6 +338,8 @@ class RunModel(QAbstractListModel):
         entry.sparkline = tuple(live.curve.values) if live is not None and (is_whole or not curve) else curve
         if entry.state not in ALIVE:
             entry.step_rate_hz = 0.0
+        told = live.warning if live is not None else ""
+        entry.warning = "" if entry.steps or entry.episodes else told or self._warnings.get(entry.run, "")
         entry.estimate()
 
     def _fill_live(self, entry: RunEntry, live: RunLive, now_s: float, *, is_stored: bool) -> None:

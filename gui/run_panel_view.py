@@ -12,6 +12,7 @@ from runlane.gui.run_entry import RunEntry
 from runlane.gui.run_menu_view import ask_delete, ask_kill, ask_stop, copy_text, open_data_folder
 from runlane.gui.run_text import NOT_KEPT, count_text, duration_text, rate_text, return_text, reward_text
 from runlane.gui.tokens import Tokens
+from runlane.gui.warning_view import WarningBanner
 
 SHOW_S = 0.2
 BAR_STEPS = 1000
@@ -46,6 +47,8 @@ class RunPanel(Card):
             grid.addWidget(figure, number // 2, number % 2)
         for column in (0, 1):
             grid.setColumnStretch(column, 1)
+        self.warning = WarningBanner(controller, tokens, is_short=True)
+        self.body.addWidget(self.warning)
         self.body.addLayout(grid)
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
@@ -81,6 +84,7 @@ class RunPanel(Card):
 
     def set_tokens(self, tokens: Tokens) -> None:
         """Draw in other colours."""
+        self.warning.set_tokens(tokens)
         for button in self.buttons.values():
             button.set_tokens(tokens)
 
@@ -173,7 +177,7 @@ def _rate(entry: RunEntry) -> str:
 
 
 def _worker_text(entry: RunEntry) -> str:
-    return f"{entry.workers} worker{'' if entry.workers == 1 else 's'}" if entry.workers else ""
+    return f"{entry.workers} agents" if entry.workers > 1 else "1 worker" if entry.workers else ""
 
 
 def _progress_note(entry: RunEntry) -> str:

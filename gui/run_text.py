@@ -68,3 +68,12 @@ def moment_text(t_ns: int | None) -> str:
     if not t_ns:
         return UNKNOWN
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(t_ns / 1e9))
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes as people say them."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            amount = size_bytes / factor
+            return f"{amount:.2f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
+    return f"{size_bytes:.0f} B"

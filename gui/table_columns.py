@@ -30,7 +30,10 @@ _FLAGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column over a field of the rows. With `names` the field is a code, which stands for a text."""
+    """One column over a field of the rows. With `names` the field is a code, which stands for a text.
+
+    `painted` is that text as it is shown, where more is said there than is searched and exported.
+    """
 
     key: str
     title: str
@@ -38,6 +41,7 @@ class Column:
     field: str
     tip: str = ""
     names: Callable[[int], str] | None = None
+    painted: Callable[[int], str] | None = None
     text: Callable[[float], str] = short_number
     tone: Callable[[float], str] | None = None  # name of a token: the colour
     is_shown: bool = True
@@ -52,8 +56,9 @@ class Column:
     def texts(self, rows: Rows) -> list[str]:
         """What is painted, one per row."""
         values = rows[self.field].tolist()
-        if self.names is not None:
-            return [self.names(value) for value in values]
+        names = self.painted or self.names
+        if names is not None:
+            return [names(value) for value in values]
         texts = [self.text(value) for value in values]
         if self.size_field:
             sizes = rows[self.size_field].tolist()
@@ -90,12 +95,15 @@ class Column:
         return np.array(found, np.bool_)[where] if found else np.zeros(0, np.bool_)
 
 
-def step_columns(run: Callable[[int], str], run_id: Callable[[int], str], worker: Callable[[int], str]) -> list[Column]:
+Names = Callable[[int], str]
+
+
+def step_columns(run: Names, run_id: Names, worker: Names, painted_run: Names | None = None) -> list[Column]:
     """Columns of the steps; the functions name a row's source."""
     return [
         Column(key="seq", title="seq", width=88, field="seq", text=_whole, is_faint=True, tip="Place in the stream"),
         Column(key="time", title="time", width=116, field="t_ns", text=_clock, is_faint=True, tip="Local time"),
-        *_who(run, run_id, worker),
+        *_who(run, run_id, worker, painted_run),
         Column(key="env", title="env", width=52, field="env_index", text=_whole, tip="Environment of the worker"),
         Column(key="episode", title="episode", width=78, field="episode", text=_whole),
         Column(key="step", title="step", width=64, field="step", text=_whole, tip="Step of the episode; 0 is a reset"),
@@ -106,14 +114,12 @@ def step_columns(run: Callable[[int], str], run_id: Callable[[int], str], worker
     ]
 
 
-def episode_columns(
-    run: Callable[[int], str], run_id: Callable[[int], str], worker: Callable[[int], str]
-) -> list[Column]:
+def episode_columns(run: Names, run_id: Names, worker: Names, painted_run: Names | None = None) -> list[Column]:
     """Columns of the episodes."""
     return [
         Column(key="seq", title="seq", width=88, field="seq", text=_whole, is_faint=True, is_shown=False),
         Column(key="time", title="ended", width=116, field="t_ns", text=_clock, is_faint=True, tip="Local time"),
-        *_who(run, run_id, worker),
+        *_who(run, run_id, worker, painted_run),
         Column(key="env", title="env", width=52, field="env_index", text=_whole, tip="Environment of the worker"),
         Column(key="episode", title="episode", width=78, field="episode", text=_whole),
         Column(key="return", title="return", width=92, field="return", tone=_good_or_bad),
@@ -123,9 +129,9 @@ def episode_columns(
     ]
 
 
-def _who(run: Callable[[int], str], run_id: Callable[[int], str], worker: Callable[[int], str]) -> list[Column]:
+def _who(run: Names, run_id: Names, worker: Names, painted_run: Names | None) -> list[Column]:
     return [
-        Column(key="run", title="run", width=150, field="source", names=run),
+        Column(key="run", title="run", width=150, field="source", names=run, painted=painted_run),
         Column(key="run_id", title="run id", width=220, field="source", names=run_id, is_shown=False),
         Column(key="worker", title="worker", width=110, field="source", names=worker, is_shown=False),
     ]

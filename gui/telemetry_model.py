@@ -168,6 +168,10 @@ class TelemetryModel:
             SeriesKey(run, worker, name) for worker, found in self._runs.get(run, {}).items() for name in found.series
         ]
 
+    def worker_count(self, run: str) -> int:
+        """How many workers of a run have told of themselves: processes, environments or agents."""
+        return len(self._runs.get(run, {}))
+
     def names(self, runs: Iterable[str]) -> list[str]:
         """Names of all curves of some runs, each once; our own first."""
         found = dict.fromkeys(key.name for run in runs for key in self.keys(run))

@@ -21,6 +21,7 @@ from runlane.gui.column_ring import Rows
 from runlane.gui.column_table_view import ColumnTableView
 from runlane.gui.controls_view import Card, IconButton, Label, set_property
 from runlane.gui.figures import whole_number
+from runlane.gui.presenters import agent_of
 from runlane.gui.table_columns import episode_columns, step_columns
 from runlane.gui.table_export import as_tsv, write_rows
 from runlane.gui.telemetry_model import Source, TelemetryModel
@@ -59,7 +60,7 @@ class TelemetryTables(Card):
         self._model = model
         self._ask = ask
         self._tokens = tokens
-        names = (self._run_name, self._run_id, self._worker)
+        names = (self._run_name, self._run_id, self._worker, self._agent_name)
         self.tables = {
             "steps": ColumnTableView("Steps", model.steps, step_columns(*names), tokens),
             "episodes": ColumnTableView("Episodes", model.episodes, episode_columns(*names), tokens),
@@ -275,6 +276,12 @@ class TelemetryTables(Card):
 
     def _run_id(self, number: int) -> str:
         return self._model.sources.get(number, _NOBODY).run
+
+    def _agent_name(self, number: int) -> str:
+        """The run, and which of its agents, where there are several."""
+        source = self._model.sources.get(number, _NOBODY)
+        is_shared = self._model.worker_count(source.run) > 1
+        return f"{source.run_name} · {agent_of(source.worker)}" if is_shared else source.run_name
 
     def _worker(self, number: int) -> str:
         return self._model.sources.get(number, _NOBODY).worker

@@ -11,12 +11,14 @@ from runlane.gui.controls_view import EmptyState, IconButton, Label
 from runlane.gui.live_telemetry_controller import LiveTelemetryController
 from runlane.gui.plot_grid_view import PlotGrid, title_of
 from runlane.gui.plot_lines import group_name, inside
-from runlane.gui.plot_view import PlotChoices, PlotCurve
+from runlane.gui.plot_view import MANY_AGENTS, PlotChoices, PlotCurve
+from runlane.gui.presenters import agent_of
 from runlane.gui.series import AXES, Axis, Envelope
 from runlane.gui.telemetry_history import RawRows, load_history, raw_rows
 from runlane.gui.telemetry_model import LENGTH, OWN, RATE, RETURN, SeriesKey, WorkerHistory
 from runlane.gui.telemetry_tables_view import TelemetryTables
 from runlane.gui.tokens import Tokens
+from runlane.gui.warning_view import WarningBanner
 from runlane.transport.records import ALIVE
 
 SMOOTHINGS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.99)
@@ -44,7 +46,7 @@ class TelemetryView(QWidget):
         self._overlaid: list[str] = []
         self._hidden: set[str] = set()  # names of plots that were unticked
         self._ticked: set[str] = set()  # and those that were ticked
-        self._is_active = self._is_paused = False
+        self._is_active = self._is_paused = self._is_split = False
         self._ticks = 0
         self._next_curves_s = self._next_tell_s = 0.0
         self._keys: object = None
@@ -74,6 +76,8 @@ class TelemetryView(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(10)
         layout.addLayout(self._header())
+        self.warning = WarningBanner(self._controller, self._tokens)
+        layout.addWidget(self.warning)
         splitter = QSplitter(Qt.Orientation.Vertical)
         splitter.setChildrenCollapsible(False)
         splitter.setHandleWidth(10)
@@ -155,6 +159,7 @@ class TelemetryView(QWidget):
         """Draw in the colours of a scheme."""
         self._tokens = tokens
         self._keys = None
+        self.warning.set_tokens(tokens)
         self.grid.set_tokens(tokens)
         self.tables.set_tokens(tokens)
         for button in self._buttons:
@@ -324,18 +329,23 @@ class TelemetryView(QWidget):
         entry = self._controller.runs.entry(run)
         return entry.title if entry is not None else run[:12]
 
-    def _color(self, run: str) -> str:
+    def _color(self, run: str, place: int = 0) -> str:
         entry = self._controller.runs.entry(run)
-        return self._tokens.series[(entry.color_index if entry is not None else 0) % len(self._tokens.series)]
+        first = entry.color_index if entry is not None else 0
+        return self._tokens.series[(first + place) % len(self._tokens.series)]
 
     def _curve(self, key: SeriesKey) -> PlotCurve | None:
         series = self._model.series(key)
         if series is None:
             return None
         title = self._title(key.run)
-        is_alone = sum(other.name == key.name for other in self._model.keys(key.run)) == 1
-        label = title if is_alone else f"{title} · {key.worker}"
-        return PlotCurve(key, label, self._color(key.run), series, group_name(title))
+        same = [other.worker for other in self._model.keys(key.run) if other.name == key.name]
+        label = title if len(same) == 1 else f"{title} · {agent_of(key.worker)}"
+        is_merged = len(same) >= MANY_AGENTS and not self._is_split
+        # Of several runs each keeps its colour; of one alone, each agent has one.
+        place = 0 if is_merged or len(self.runs_shown()) > 1 else same.index(key.worker)
+        color = self._color(key.run, place)
+        return PlotCurve(key, label, color, series, group_name(title), title if is_merged else "")
 
     # ---- the store ----
 
@@ -391,6 +401,12 @@ class TelemetryView(QWidget):
     def _on_banded(self, is_banded: bool) -> None:
         self.set_banded(is_banded=is_banded)
 
+    def set_split(self, is_split: bool) -> None:
+        """Draw every agent of a run by itself, and not the mean of all ± standard deviation."""
+        self._is_split, self._keys = is_split, None
+        self._look_for_curves()
+        self.grid.refresh_next(len(self.grid.plots))
+
     def _on_overlay(self, run: str, is_shown: bool) -> None:
         self.overlay(run, is_shown=is_shown)
 
@@ -418,6 +434,12 @@ class TelemetryView(QWidget):
     def _on_choose_plots(self) -> None:
         menu, shown = QMenu(self), self.plots_shown()
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        if any(self._model.worker_count(run) >= MANY_AGENTS for run in self.runs_shown()):
+            split = menu.addAction("A line for each agent")
+            split.setCheckable(True)
+            split.setChecked(self._is_split)
+            split.toggled.connect(self.set_split)
+            menu.addSeparator()
         for name in self._model.names(self.runs_shown()):
             action = menu.addAction(title_of(name))
             action.setCheckable(True)

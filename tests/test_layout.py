@@ -125,7 +125,7 @@ def _loaded_by(statement: str) -> set[str]:
 
 def test_the_worker_side_is_light() -> None:
     """Nothing that records loads what is heavy, or what is other processes', or takes a bare name."""
-    loaded = _loaded_by("import runlane.workers.opening, runlane.transport.graph_client")
+    loaded = _loaded_by("import runlane.workers.attachment, runlane.transport.graph_client")
     assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
     assert loaded & FOLDERS == set()
     ours = {name.split(".")[1] for name in loaded if name.startswith("runlane.")}
@@ -143,14 +143,14 @@ def test_importing_the_worker_side_costs_next_to_nothing() -> None:
 def test_a_session_loads_nothing_it_can_do_without() -> None:
     """Each of these is some milliseconds of every training's start: they are for rare answers only."""
     rare = {"difflib", "importlib.resources", "socket", "tempfile", "shutil", "subprocess", "inspect"}
-    assert _loaded_by("import runlane.workers.opening") & rare - _loaded_by("import numpy, zmq") == set()
+    assert _loaded_by("import runlane.workers.attachment") & rare - _loaded_by("import numpy, zmq") == set()
 
 
 @pytest.mark.parametrize("name", ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"])
 def test_the_worker_side_has_its_names(name: str) -> None:
     """Also those that are imported when they are asked for, and whatever was imported before."""
     _loaded_by(
-        f"import runlane.workers.opening\nfrom runlane.workers import {name} as x\nassert '<module' not in repr(x)"
+        f"import runlane.workers.attachment\nfrom runlane.workers import {name} as x\nassert '<module' not in repr(x)"
     )
 
 

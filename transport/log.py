@@ -29,10 +29,17 @@ def configure_log(process: str, level: str) -> None:
 
 def show_fast_lane_log() -> None:
     """Write the fast lane's lines to standard error in a process whose log nobody has configured, as a worker's."""
-    if _LOGGER.handlers:
-        return
+    if not _LOGGER.handlers:
+        add_fast_lane_log("worker")
+
+
+def add_fast_lane_log(process: str) -> None:
+    """Write the fast lane's lines to standard error, also in a process whose log tells warnings alone."""
+    for other in _LOGGER.handlers:
+        other.setLevel(max(other.level, _LOGGER.getEffectiveLevel()))
+        other.addFilter(lambda record: not record.getMessage().startswith(_FAST_LANE))
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("worker"))
+    handler.setFormatter(_Formatter(process))
     handler.addFilter(lambda record: record.getMessage().startswith(_FAST_LANE))
     _LOGGER.addHandler(handler)
     if _LOGGER.getEffectiveLevel() > logging.INFO:

@@ -106,6 +106,16 @@ for _record_type in RECORD_TYPES.values():  # before there are threads, as at th
 _encode_plain = msgspec.msgpack.Encoder().encode
 
 
+def state_of_exit(exit_code: int) -> RunState:
+    """What an exit code says of a run. Codes above 128 and below 0 are signals: 2 and 15 are a person's stop."""
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    if exit_code == 0:
+        return "finished"
+    if number in (2, 15):
+        return "stopped"
+    return "killed" if number > 0 else "failed"
+
+
 def pack_record(record: Record) -> bytes:
     """One record as it stands in the body of its kind's section: a MessagePack array."""
     # Without a map of the user's own this makes the same bytes in a third of the time.

@@ -13,6 +13,9 @@ HEAD, 4096 bytes
      64   generation u64   slots file in use, 0 before the first frame       written by the worker
      72   head       u64   number of the newest whole frame, 0 for none      written by the worker
      80   closed     u64   1 once the worker has ended in order              written by the worker
+     88   asked      u64   of a held ring: frames wanted per 1000 seconds    written by its asker
+     96   looked     i64   of a held ring: when that was, monotonic          written by its asker
+     104  engine     u64   of a held ring: pid of who can draw into it       written by the engine
      128  leases     8 lines of 64 bytes, one for each viewer                written by viewers
      640  info       u32 length, then a MessagePack map: whose ring it is    written by the worker
 
@@ -75,6 +78,9 @@ LEASE_BYTES = 64
 GENERATION = 64 // 8
 HEAD = 72 // 8
 CLOSED = 80 // 8
+ASKED = 88 // 8
+LOOKED = 96 // 8
+ENGINE = 104 // 8
 LEASE = 128 // 8
 LEASE_WORDS = LEASE_BYTES // 8
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runlane.workers.attachment import Session, attach
-    from runlane.workers.sb3_callback import RunlaneCallback
+    from runlane.workers.sb3_callback import RunlaneCallback as RunlaneCallback
     from runlane.workers.session import WorkerSession
-    from runlane.workers.tianshou_logger import TianshouLogger
+    from runlane.workers.tianshou_logger import TianshouLogger as TianshouLogger
     from runlane.workers.unrecorded import DetachedSession
 
-__all__ = ["DetachedSession", "RunlaneCallback", "Session", "TianshouLogger", "WorkerSession", "attach", "wrap"]
+# Not what needs a library of the user's: `import *` would ask for it.
+__all__ = ["DetachedSession", "Session", "WorkerSession", "attach", "wrap"]
 
 _HOMES = {
     "DetachedSession": "runlane.workers.unrecorded",

@@ -371,7 +371,7 @@ class ParallelRecorder(AgentRecorder):
 
 
 def turn_of(env: Any) -> Hashable:
-    """The agent that a step would be of; None before the first reset, which then raises what it raises, and at the end."""
+    """The agent that a step would be of; None before the first reset and at the end, where a step raises by itself."""
     turn = getattr(env, "agent_selection", None)
     return turn if turn in getattr(env, "agents", ()) else None
 

@@ -75,16 +75,6 @@ class EnvRecorder:
         else:
             self._last.begin(observation)
 
-    def finish(self) -> None:
-        """It is closed: an episode that had not ended has its final observation now."""
-        if self._last is not None:
-            self._last.finish()
-
-    def let_go(self) -> None:
-        """It is closed, and the session is handed on."""
-        if self._last is not None:
-            self._last.let_go()
-
     def note_step(self, action: Any, result: Any, is_reset: bool = False) -> None:
         """It was stepped, and returned that."""
         if len(result) == 5:
@@ -96,16 +86,23 @@ class EnvRecorder:
                 return
             action = None if self._device.holds(action) else action
         if (last := self._last) is not None:
-            if not is_reset:  # what such a row would hold is recorded already
+            if is_reset:  # its row is there since the episode ended, with the final observation
+                last.begin(observation)
+            else:
                 self.session.step(action, reward, terminated, truncated, observation=last.observation)
-            last.note(observation, is_end=not is_reset and bool(terminated or truncated))
+                last.note(observation, is_end=bool(terminated or truncated))
         elif is_reset:
-            self.session.step(action, reward, is_reset=True)
+            self.session.step(action, reward, terminated, truncated, is_reset=True)
         else:
             self.session.step(action, reward, terminated, truncated)
         lane = self._lane
         if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
             lane.show(self._render, reward)
+
+    def close(self) -> None:
+        """It is closed, or gone: an episode that had not ended is abandoned, if its observations are recorded."""
+        if self._last is not None:
+            self._last.close()
 
 
 class VectorRecorder:
@@ -139,16 +136,6 @@ class VectorRecorder:
             self.session.abandon_vector_episodes(mask)
         self._has_ended[:] = False if mask is None else self._has_ended & ~np.asarray(mask, bool)
 
-    def finish(self) -> None:
-        """It is closed: episodes that had not ended have their final observations now."""
-        if self._last is not None:
-            self._last.finish()
-
-    def let_go(self) -> None:
-        """It is closed, and the session is handed on."""
-        if self._last is not None:
-            self._last.let_go()
-
     def note_step(self, actions: Any, result: Any) -> None:
         """All were stepped, and returned that."""
         observations, rewards, terminated, truncated = result[:4]
@@ -169,6 +156,11 @@ class VectorRecorder:
                 lane.postpone()  # what it would draw is the next episode's first state, which is no step's
             else:
                 lane.show(shown.render, rewards[index], index, tiles=shown.tiles)
+
+    def close(self) -> None:
+        """As that of an `EnvRecorder`."""
+        if self._last is not None:
+            self._last.close()
 
     def _record(self, actions: Any, rewards: Any, terminated: Any, truncated: Any, is_reset: Any) -> None:
         observed = None if self._last is None else self._last.observations

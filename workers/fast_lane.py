@@ -23,6 +23,7 @@ from runlane.config.errors import FastLaneError
 from runlane.config.settings import FastLaneSettings
 from runlane.config.telemetry_mode import TelemetryMode
 from runlane.transport.fast_lane_writer import FastLaneConfig, FastLaneWriter
+from runlane.transport.held_ring import RingAsker
 from runlane.transport.lease import Wanted
 from runlane.transport.log import log_event
 from runlane.transport.ring_files import metrics_path, sweep_rings
@@ -119,8 +120,8 @@ class FastLane:
         self.next_ns = 0 if settings.video_mode != "off" else NEVER_NS
         self.wants_tile = 0
         self.frames = self.errors = self.skipped = 0
-        self._session, self._run_dir, self._settings = session, run_dir, settings
-        self._writer: FastLaneWriter | None = None
+        self._session, self.run_dir, self.settings = session, run_dir, settings
+        self._writer: FastLaneWriter | RingAsker | None = None
         self._metrics_file: Path | None = None
         self._wanted: Wanted | None = None
         self._render_ns = self._due_ns = 0
@@ -153,7 +154,7 @@ class FastLane:
         The next look takes it up, so that the figures are written by one thread alone.
         """
         self._is_off = mode is TelemetryMode.DURABLE_ONLY
-        if not self._is_closed and self._settings.video_mode != "off":
+        if not self._is_closed and self.settings.video_mode != "off":
             self.next_ns = 0
 
     def _rest(self, now_ns: int) -> None:
@@ -194,20 +195,20 @@ class FastLane:
             self._write_metrics(now_ns)
         if now_ns - self._told_ns >= TOLD_NS:
             self._tell(now_ns)
-        period_ns = int(1e9 / min(wanted.rate_hz, self._settings.max_fps))
+        period_ns = int(1e9 / min(wanted.rate_hz, self.settings.max_fps))
         due_ns = self.next_ns + period_ns
         self.next_ns = due_ns if due_ns > now_ns else now_ns + period_ns  # what was missed is not made up for
         return True
 
-    def _open(self, now_ns: int) -> FastLaneWriter | None:
+    def _open(self, now_ns: int) -> FastLaneWriter | RingAsker | None:
         if self._is_closed or not self._session.can_show:
             self.next_ns = NEVER_NS if self._is_closed else 0
             return None
         try:
-            if self._settings.only:  # there may be no graph whose processes sweep
-                sweep_rings(self._run_dir)
+            if self.settings.only:  # there may be no graph whose processes sweep
+                sweep_rings(self.run_dir)
             info = self._session.ring_info()
-            self._writer = FastLaneWriter(self._run_dir, info, FastLaneConfig(self._settings.slots))
+            self._writer = self._make_writer(info)
         except (FastLaneError, OSError) as error:
             self._fail("open", error, now_ns)
             return None
@@ -215,11 +216,15 @@ class FastLane:
         util = sys.modules.get("multiprocessing.util")
         if util is not None:  # multiprocessing ends children without `atexit`
             util.Finalize(self, self.close, exitpriority=100)
-        self._metrics_file = metrics_path(self._run_dir, info.run, self._writer.path.name)
+        self._metrics_file = metrics_path(self.run_dir, info.run, self._writer.path.name)
         self._rate_since_ns, self._rate_steps = now_ns, self._session.env_steps
         self._write_metrics(now_ns)
         log_event(log_ids.FASTLANE_OPENED, ring=self._writer.path.name, run=info.run, worker=info.worker)
         return self._writer
+
+    def _make_writer(self, info: RingInfo) -> FastLaneWriter | RingAsker:
+        """The ring. Raises `FastLaneError` where it cannot be."""
+        return FastLaneWriter(self.run_dir, info, FastLaneConfig(self.settings.slots))
 
     def _tell_watching(self, wanted: Wanted | None, now_ns: int) -> None:
         self._told_ns, self._told_frames = now_ns, self.frames
@@ -258,7 +263,7 @@ class FastLane:
         many environments the frame shows, 0 for one. Never raises.
         """
         writer = self._writer
-        if writer is None:
+        if not isinstance(writer, FastLaneWriter):
             return
         started_ns = time.monotonic_ns()
         try:
@@ -327,7 +332,7 @@ class FastLane:
         )
         wanted = self._wanted
         depth = self.frames - wanted.seen if wanted is not None and wanted.seen else 0
-        if wanted is not None and depth > max(self._settings.slots, wanted.rate_hz):
+        if wanted is not None and depth > max(self.settings.slots, wanted.rate_hz):
             log_event(log_ids.FASTLANE_QUEUE_DEPTH, depth=depth, viewers=wanted.viewers)
         self._told_ns, self._told_frames = now_ns, self.frames
 

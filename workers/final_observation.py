@@ -49,10 +49,10 @@ class LastObservation:
             self._session.episode(outcome="abandoned", env_index=self._env_index)
             self._session.final_observation(self.observation, self._env_index)
 
-    def let_go(self) -> None:
-        """Nothing follows, and the session goes on without this environment."""
+    def close(self) -> None:
+        """Nothing follows for good: let the session go."""
         self.finish()
-        self._session.not_before_close(self.finish)
+        self._session.take_back(self.finish)
 
 
 class LastObservations:
@@ -99,10 +99,10 @@ class LastObservations:
             self._session.abandon_vector_episodes(running)
         self._write(self.observations, left)
 
-    def let_go(self) -> None:
-        """Nothing follows, and the session goes on without these environments."""
+    def close(self) -> None:
+        """Nothing follows for good: let the session go."""
         self.finish()
-        self._session.not_before_close(self.finish)
+        self._session.take_back(self.finish)
 
     def _final_of(self, infos: Mapping[str, Any], ended: NDArray[np.bool_]) -> Any:
         """What the environments left of their ended episodes; None where they say nothing."""

@@ -22,7 +22,6 @@ from runlane.workers import hooked_session
 from runlane.workers.layer_table import LayerTable
 
 MARK = "__runlane_hooked__"
-MAX_LAYERS = 64
 _VECTOR_CLASSES = ("VectorEnv", "VectorEnvWrapper", "VectorWrapper")
 
 
@@ -189,7 +188,7 @@ class EnvStream:
         """Open a session, or take one that was given back."""
         from runlane.workers.env_recorder import EnvRecorder
 
-        self.hooked = hooked_session.open_session(*facts_of(root, env, seed))
+        self.hooked = hooked_session.open_session(*facts_of(env, seed))
         self.pid = os.getpid()
         self.recorder = EnvRecorder(self.hooked.session, weakref.proxy(root), hooked_session.records_observations())
         self.is_over = False
@@ -197,7 +196,7 @@ class EnvStream:
     def close(self) -> None:
         """The environment is closed or gone."""
         if not self.is_over and self.pid == os.getpid():
-            self.recorder.let_go()
+            self.recorder.close()
             hooked_session.give_back(self.hooked)
         elif not self.is_over:  # a forked child's: its own episode ends, and nobody else here uses the stream
             self.hooked.session.episode(outcome="abandoned")
@@ -326,21 +325,12 @@ def _is_not_ours(root: Any) -> bool:
     return is_vector_class(root.__class__) or hooked_session.is_left(root)
 
 
-def facts_of(root: Any, env: Any, seed: Any) -> tuple[str, dict[str, Any]]:
+def facts_of(env: Any, seed: Any) -> tuple[str, dict[str, Any]]:
     """The kind of an environment, and what its run says of it."""
-    spec = getattr(root, "spec", None) or getattr(env, "spec", None)
-    name = str(getattr(spec, "id", "") or type(root).__name__)
-    return name, {"id": name, "layer": layer_of(env), "seed": seed}
+    from runlane.workers import env_facts
 
-
-def layer_of(env: Any) -> str:
-    """The layer that is recorded, from the outermost wrapper inwards: `TimeLimit<CartPoleEnv>`."""
-    names: list[str] = []
-    inner: Any = env
-    while inner is not None and len(names) < MAX_LAYERS:
-        names.append(str(type(inner).__name__))
-        inner = getattr(inner, "__dict__", {}).get("env")
-    return "<".join(names) + ">" * (len(names) - 1)
+    facts = env_facts.facts_of(env, seed)
+    return str(facts["id"]), facts
 
 
 def _count_fault() -> None:

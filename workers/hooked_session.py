@@ -188,9 +188,8 @@ def _attach_as(suffix: str, facts: Mapping[str, Any], chosen: "Settings | None")
     base = os.environ.get(ENV_WORKER_NAME) or script_name()
     worker = f"{base[: MAX_WORKER - 1 - len(suffix)]}-{suffix}" if suffix else base
     session = attach(worker=worker, config=dict(_config), settings=chosen)
-    note = getattr(session, "note_facts", None)
-    if facts and note:
-        note(env=dict(facts))
+    if facts:
+        session.note_facts(env=dict(facts))
     return session
 
 

@@ -35,7 +35,6 @@ class LoopbackXmpp:
 
     async def __aenter__(self) -> Self:
         """Listen, or raise `OSError`."""
-        self._certificates = Path(tempfile.mkdtemp(prefix="runlane-xmpp-"))
         self._threads = ThreadPoolExecutor(1, "xmpp-password")
         try:
             self._server = self._make()
@@ -64,15 +63,18 @@ class LoopbackXmpp:
             with contextlib.suppress(asyncio.CancelledError, SystemExit):
                 await task
         self._threads.shutdown()
-        shutil.rmtree(self._certificates, ignore_errors=True)
 
     def _make(self) -> Any:
+        with tempfile.TemporaryDirectory(prefix="runlane-xmpp-") as directory:  # read now, and never again
+            return self._make_with(Path(directory))
+
+    def _make_with(self, certificates: Path) -> Any:
         server_module = import_server()
         parameters: Any = import_module("pyjabber.server_parameters").Parameters
         app_config: Any = import_module("pyjabber.AppConfig")
         authority = Path(server_module.SERVER_FILE_PATH) / "network" / "certs"
         for name in ("ca_cert.pem", "ca_key.pem"):  # its own place may be one where nothing can be written
-            shutil.copy(authority / name, self._certificates)
+            shutil.copy(authority / name, certificates)
         shipped = parameters()
         server = server_module.Server(
             parameters(
@@ -80,7 +82,7 @@ class LoopbackXmpp:
                 client_port=0,
                 server_port=0,
                 database_in_memory=True,
-                cert_path=str(self._certificates),
+                cert_path=str(certificates),
                 plugins=[plugin for plugin in shipped.plugins if plugin != _WITHOUT],
                 items={name: item for name, item in shipped.items.items() if name != "upload.$"},
             )

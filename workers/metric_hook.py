@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from runlane.workers import hooked_session
 from runlane.workers.replaced_call import Call, argument_of, replace_call
-from runlane.workers.scalar import number_of, record_scalars
+from runlane.workers.scalar import number_of, numbers_of, step_of
 
 
 class _Calls(threading.local):
@@ -32,14 +32,14 @@ def patch_sb3_logger(module: Any) -> None:
         @functools.wraps(dump)
         def dump_and_record(logger: Any, *arguments: Any, **options: Any) -> Any:
             values = _pending(logger, getattr(module, "DISABLED", None))
-            if any(getattr(each, "is_runlane", False) for each in getattr(logger, "output_formats", ())):
-                values = dict.fromkeys(values)  # `RunlaneCallback` records them: here they only must not come twice
             before, _calls.dumped = _calls.dumped, frozenset(values)
             try:
                 result = dump(logger, *arguments, **options)
             finally:
                 _calls.dumped = before
-            _record(values, argument_of(arguments, options, 0, "step", 0))
+            # What `RunlaneCallback` records only must not come a second time.
+            if not any(getattr(each, "is_runlane", False) for each in getattr(logger, "output_formats", ())):
+                _record(values, argument_of(arguments, options, 0, "step", 0))
             return result
 
         return dump_and_record
@@ -137,9 +137,9 @@ def _pending(logger: Any, disabled: Any) -> dict[str, Any]:
 
 
 def _record(values: Mapping[str, Any], step: Any) -> None:
-    if not values:
-        return
     try:
-        record_scalars(hooked_session.session_for_metrics(), values, step)
+        found = numbers_of(values.items())
+        if found:
+            hooked_session.session_for_metrics().metrics(found, step_of(step))
     except Exception as error:
         hooked_session.count_fault(error)

@@ -4,17 +4,19 @@ As `gymnasium_hook.py` does for environments of one agent: classes are patched, 
 recorded and not those it leads to, and nothing here touches random numbers, results, exceptions or output. An
 environment is recorded from its first reset on, so a planner's copies in mid-episode are not. Its streams are opened at
 its first step; when it is closed or gone, the next environment of its kind goes on in them.
+
+Nobody asks for pixels here that the script did not ask for: environments do other things then. Tic-tac-toe makes a
+surface of 4 MB at each reset, and Cooperative Pong, which observes its screen, sees it black without and not with it.
 """
 
 import functools
-import inspect
 import os
 from collections.abc import Callable, Hashable
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runlane.workers import hooked_session
-from runlane.workers.gymnasium_hook import MARK, hooked, layer_of, patch_family, place
+from runlane.workers.gymnasium_hook import MARK, hooked, patch_family, place
 from runlane.workers.layer_table import LayerTable
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def patch_env(module: ModuleType) -> None:
     for base, call_step in ((module.AECEnv, call_turn), (module.ParallelEnv, call_parallel)):
         if MARK not in vars(base):
             setattr(base, MARK, True)
+            base.close = hooked(base.close, call_close)  # many define none of their own
             patch_family(base, functools.partial(_patch_class, base, call_step))
 
 
@@ -40,9 +43,6 @@ def _patch_class(base: type, call_step: Callable[..., Any], each: type) -> None:
         method = getattr(each, name, None)
         if isinstance(method, FunctionType) and not hasattr(method, MARK) and method is not vars(base).get(name):
             setattr(each, name, hooked(method, call))
-    start = vars(each).get("__init__")
-    if isinstance(start, FunctionType) and not hasattr(start, MARK) and _may_be_drawn(each, start):
-        each.__init__ = hooked(start, call_init)  # type: ignore[misc]
 
 
 # ---- streams ----
@@ -122,8 +122,9 @@ def _made(root: Any, env: Any, seed: Any) -> HookedAgents:
     if free:
         return free.pop(0)
     from runlane.workers.agent_recorder import AgentStreams, base_name, plain_agent
+    from runlane.workers.env_facts import facts_of
 
-    facts = {"id": name, "layer": layer_of(env), "seed": seed}  # now: streams must not keep their environment alive
+    facts = {"id": name, "layer": facts_of(env)["layer"], "seed": seed}  # now: streams must not keep their environment alive
 
     class Streams(AgentStreams):
         """The first of them takes a slot."""
@@ -241,35 +242,6 @@ def _guarded(call: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         hooked_session.count_fault(error)
         return None
-
-
-# ---- pictures ----
-
-
-def _may_be_drawn(each: type, start: FunctionType) -> bool:
-    """Whether it can be asked for pixels at no risk: copies of an `EzPickle` are made anew, and hold no surface."""
-    if not any(base.__name__ == "EzPickle" for base in each.__mro__):
-        return False
-    mode = inspect.signature(start).parameters.get("render_mode")
-    return mode is not None and mode.default is None
-
-
-def call_init(start: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Make it, with `render_mode="rgb_array"` where none was asked and it has that, so that it can be watched."""
-    if not _guarded(_wants_pixels, start, env, arguments, options):
-        return start(env, *arguments, **options)
-    try:
-        return start(env, *arguments, **{**options, "render_mode": "rgb_array"})
-    except Exception:
-        return start(env, *arguments, **options)
-
-
-def _wants_pixels(start: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
-    given = inspect.signature(start).bind_partial(env, *arguments)
-    if "render_mode" in given.arguments or options.get("render_mode") is not None:
-        return False
-    metadata: dict[str, Any] = getattr(env, "metadata", None) or {}
-    return "rgb_array" in (metadata.get("render_modes") or ()) and hooked_session.may_render()
 
 
 def _after_fork_in_child() -> None:

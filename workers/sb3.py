@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 # These networks are too small to share: threads would only spin on the core telemetry needs. Read when torch loads.
@@ -54,9 +57,31 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+class Stop:
+    """SIGINT ends the training after the step that is under way; a second one raises KeyboardInterrupt as usual.
+
+    Raised amid a step, it would leave a `SubprocVecEnv` waiting for answers that it has taken already.
+    """
+
+    is_asked = False
+
+    @classmethod
+    def ask(cls, _signal: int, _frame: FrameType | None) -> None:
+        """Handle SIGINT."""
+        cls.is_asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_going_on(_locals: dict[str, Any], _globals: dict[str, Any]) -> bool:
+    """Asked by SB3 after each step."""
+    return not Stop.is_asked
+
+
 def recorded_by_hand(env: Any) -> Any:
     """Take an environment, in its own process, out of what `runlane run` hooks: the callback records it."""
     hooked_session.leave(env)
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; when to end is the training's to say
     return env
 
 
@@ -82,14 +107,15 @@ def train(options: argparse.Namespace, model: Any) -> bool:
     """Train to the end; False when Ctrl-C ended it."""
     from runlane.workers.sb3_callback import RunlaneCallback
 
+    going_on: Any = import_module("stable_baselines3.common.callbacks").ConvertCallback(is_going_on)
     callback = RunlaneCallback(name=options.env, worker=None, config=vars(options), records_anyway=True)
+    before = signal.signal(signal.SIGINT, Stop.ask)
     try:
-        model.learn(options.steps, callback=callback)
-    except KeyboardInterrupt:
-        callback.close("stopped")
-        return False
-    callback.close()
-    return True
+        model.learn(options.steps, callback=[callback, going_on])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    callback.close("stopped" if Stop.is_asked else "finished")
+    return not Stop.is_asked
 
 
 def count(vec_env: Any) -> Counted:

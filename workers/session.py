@@ -33,7 +33,7 @@ from runlane.transport.records import (
     RunState,
 )
 from runlane.workers.episode_tracker import ONE_STEP, VectorTracker
-from runlane.workers.plain_values import MAX_NAME_CHARACTERS, plain_map, short_text
+from runlane.workers.plain_values import MAX_FACTS_BYTES, MAX_NAME_CHARACTERS, plain_map, short_text
 from runlane.workers.row_writer import RowWriter
 from runlane.workers.stream_writer import NoRoomError, holds_turns
 
@@ -55,7 +55,7 @@ class WorkerSession(RowWriter):
     def __init__(self, info: StreamInfo, endpoint: str, settings: Settings, facts: dict[str, Any]) -> None:
         """`facts` become the run's command, config, host and versions. Use `attach()` instead of this."""
         self._failure = ""
-        self._before_close: list[Callable[[], object]] = []
+        self._before_close: dict[Callable[[], object], None] = {}
         self._facts = facts
         super().__init__(info, endpoint, settings)
         self._add("run", self._running_record)
@@ -328,14 +328,22 @@ class WorkerSession(RowWriter):
             lambda seq: LogRecord(seq, _time_ns(), short_text(level, MAX_NAME_CHARACTERS), short_text(text)),
         )
 
+    def note_facts(self, **facts: Any) -> None:
+        """Tell the run what is known only now: a `config`, the `env`, any name. The newest of each name stands."""
+        try:
+            told = plain_map(facts, MAX_FACTS_BYTES)
+            self._facts = self._facts | told  # a forked child tells them, too
+            self._add("run", lambda seq: RunRecord(seq, _time_ns(), "running", told))
+        except Exception as error:
+            self._fault("note_facts", error)
+
     def before_close(self, call: Callable[[], object]) -> None:
         """Have `call` called once as the session is closed, before the end is recorded, at interpreter exit too."""
-        self._before_close.append(call)
+        self._before_close[call] = None
 
-    def not_before_close(self, call: Callable[[], object]) -> None:
-        """What was to be called before the end is not any more: nothing follows from there."""
-        if call in self._before_close:
-            self._before_close.remove(call)
+    def take_back(self, call: Callable[[], object]) -> None:
+        """Undo `before_close`."""
+        self._before_close.pop(call, None)
 
     def beside(self, worker: str) -> "WorkerSession":
         """Another stream of the same run, for another worker. Use `attach_beside()` instead of this."""
@@ -359,7 +367,7 @@ class WorkerSession(RowWriter):
         deadline_s = self._wait_until_s = time.monotonic() + wait_s
         while self._before_close:
             try:
-                self._before_close.pop(0)()
+                self._before_close.popitem()[0]()
             except Exception as error:
                 self._fault("close", error)
         for index in list(self._trackers):

@@ -176,8 +176,7 @@ class Walk:
         self._tell(observation)
 
     def _tell(self, observation: Any) -> None:
-        parts: Any = observation if isinstance(observation, tuple) else np.asarray(observation).reshape(-1)
-        self._agent.bdi.set_belief("state", *(_number(part) for part in parts))
+        self._agent.bdi.set_belief("state", *_numbers(observation))
         self._turn += 1
         self._agent.bdi.set_belief("turn", self._turn)
         self._is_open = True
@@ -210,9 +209,10 @@ def _plain(term: Any) -> str:
     return str(term).partition("[")[0]
 
 
-def _number(part: Any) -> int | float:
-    value = float(part)
-    return int(value) if value.is_integer() else value
+def _numbers(observation: Any) -> list[int | float]:
+    """An observation's numbers: one, those of a tuple, or those of an array row by row."""
+    values: list[Any] = np.asarray(observation, np.float64).reshape(-1).tolist()
+    return [int(value) if value.is_integer() else value for value in values]
 
 
 def _plans_of(agent: Any) -> int:

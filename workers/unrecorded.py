@@ -59,7 +59,7 @@ class DetachedSession:
         """Do nothing."""
 
     step_vector = episode = abandon_vector_episodes = final_observation = final_observations = step
-    metric = metrics = log = frame = before_close = not_before_close = step
+    metric = metrics = log = frame = note_facts = before_close = take_back = step
 
     def beside(self, worker: str) -> "DetachedSession":  # noqa: ARG002
         """Another that records nothing either."""

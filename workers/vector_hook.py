@@ -37,10 +37,9 @@ class VectorStream:
 
     def __init__(self, env: Any, seed: Any) -> None:
         """Open a session, or take one that was given back."""
-        from runlane.workers.env_recorder import VectorRecorder, autoreset_text
+        from runlane.workers.env_recorder import VectorRecorder
 
-        kind, facts = facts_of(getattr(env, "unwrapped", env), env, seed)
-        facts |= {"num_envs": int(env.num_envs), "autoreset_mode": autoreset_text(env)}
+        kind, facts = facts_of(env, seed)
         self.hooked = hooked_session.open_session(f"{kind}*{env.num_envs}", facts)
         self.pid = os.getpid()
         self.recorder = VectorRecorder(
@@ -49,7 +48,7 @@ class VectorStream:
 
     def close(self) -> None:
         """The environment is closed or gone."""
-        self.recorder.let_go()
+        self.recorder.close()
         self.recorder.session.abandon_vector_episodes()
         if self.pid == os.getpid():
             hooked_session.give_back(self.hooked)

@@ -16,7 +16,9 @@ import gymnasium.vector
 
 from runlane.workers import hooked_session
 from runlane.workers.attachment import Session, attach
+from runlane.workers.env_facts import facts_of
 from runlane.workers.env_recorder import EnvRecorder, VectorRecorder
+from runlane.workers.run_facts import versions
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv, VectorWrapper
@@ -37,10 +39,9 @@ def wrap(
 ) -> Any:
     """Return `env`, recording. Scalar and vector environments both; `env.session` is the session.
 
-    `with_observations` stores the observation each action was chosen on, and of each episode the final one, too.
+    `with_observations` stores the observation each action was chosen on, and the final one of each episode.
     `per_env_rows` stores a vector step as n rows instead of one packed row. Closing the environment closes a session
-    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded a second
-    time.
+    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded twice.
     Raises `TypeError` for anything but a Gymnasium environment.
     """
     if not isinstance(env, gymnasium.Env | VectorEnv):
@@ -67,10 +68,14 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.session = session
         self._is_own = is_own
         self._recorder = EnvRecorder(session, env, with_observations)
+        self._is_told = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset. An episode that had not ended is recorded as abandoned."""
         observation, info = self.env.reset(seed=seed, options=options)
+        if not self._is_told:
+            self._is_told = True
+            self.session.note_facts(env=facts_of(self.env, seed), versions=versions())
         self._recorder.note_reset(observation)
         return observation, info
 
@@ -83,7 +88,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def close(self) -> None:
         """Close the environment, then the session if `wrap` opened it."""
         super().close()
-        self._recorder.finish()
+        self._recorder.close()
         if self._is_own:
             self.session.close()
 
@@ -97,6 +102,7 @@ class RecordedVectorEnv(VectorWrapper):
         self.session = session
         self._is_own = is_own
         self._recorder = VectorRecorder(session, env, with_observations, per_env_rows)
+        self._is_told = False
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -104,6 +110,9 @@ class RecordedVectorEnv(VectorWrapper):
         """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
         mask = options.get("reset_mask") if options else None  # Gymnasium takes it out of the map
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # its hint forbids a list, its code takes one
+        if not self._is_told:
+            self._is_told = True
+            self.session.note_facts(env=facts_of(self.env, seed), versions=versions())
         self._recorder.note_reset(observations, mask)
         return observations, info
 
@@ -116,6 +125,6 @@ class RecordedVectorEnv(VectorWrapper):
     def close(self, **options: Any) -> None:
         """Close the environment, then the session if `wrap` opened it."""
         super().close(**options)
-        self._recorder.finish()
+        self._recorder.close()
         if self._is_own:
             self.session.close()

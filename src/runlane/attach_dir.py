@@ -63,7 +63,7 @@ class AttachDir:
     def is_attached(self) -> bool:
         """Whether some process of the command records."""
         with contextlib.suppress(OSError):
-            return any(entry.name.startswith((_SLOT, _ATTACHED)) for entry in os.scandir(self.path))
+            return any(name.startswith((_SLOT, _ATTACHED)) for name in os.listdir(self.path))  # noqa: PTH208  names alone
         return False
 
 

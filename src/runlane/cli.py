@@ -90,6 +90,7 @@ def up(
     Ctrl-C stops it in order: workers, proxies, router, DB writer; everything accepted is committed first.
     """
     from runlane.actors.supervisor import Supervisor
+    from runlane.foreign import adopt_spools
     from runlane.transport.log import configure_log
 
     settings, options = _settings(config, sets)
@@ -100,6 +101,7 @@ def up(
         from runlane.window_check import check_window
 
         check_window(os.environ)
+    adopt_spools(settings, options, wait_s=5.0)
     raise typer.Exit(Supervisor(settings, options, until_idle=until_idle, with_gui=with_gui).run())
 
 
@@ -111,6 +113,7 @@ def run(
     resume: Annotated[str, typer.Option(help="Id of a run to go on with, instead of beginning a new one.")] = "",
     no_hook: Annotated[bool, typer.Option("--no-hook", help="Record only what the script says by itself.")] = False,
     dry: Annotated[bool, typer.Option("--dry", help="Run nothing; list what would be hooked.")] = False,
+    jsonl: Annotated[str, typer.Option(help="Read JSON lines from the command's stdout, fd:N, or a PATH.")] = "",
     config: Config = None,
     sets: Sets = None,
 ) -> None:
@@ -128,7 +131,9 @@ def run(
 
         raise typer.Exit(print_dry_run(command, settings))
     chosen = name or ("" if resume else _name_of(command))
-    code, run_id, is_drained = run_command(command, settings, options, chosen, worker, resume, is_hooking=not no_hook)
+    code, run_id, is_drained = run_command(
+        command, settings, options, chosen, worker, resume, jsonl, is_hooking=not no_hook
+    )
     _print_run(settings, run_id, is_drained)
     raise typer.Exit(code)
 

@@ -10,15 +10,18 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from runlane.actors.git_state import launch_facts
 from runlane.actors.topology import settings_environment
 from runlane.attach_dir import UNHOOKED, AttachDir
 from runlane.config import names
 from runlane.config.errors import GraphError
 from runlane.config.settings import Settings, check_name
-from runlane.transport.endpoint import data_dir_of
+from runlane.foreign import adopt_spools
+from runlane.transport.endpoint import data_dir_of, run_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStart, WorkerStarted
+from runlane.workers.foreign_program import check_source, run_foreign
 
 START_S = 20.0
 DRAIN_S = 10.0
@@ -138,32 +141,41 @@ def run_command(
     run_name: str,
     worker: str,
     resume: str = "",
+    jsonl: str = "",
     *,
     is_hooking: bool = True,
 ) -> tuple[int, str, bool]:
     """Run a command as a worker of the running graph, or of one started for it. `resume` is a run to go on with.
 
-    With `is_hooking` every Python below the command records the environments it steps, though nobody edited it.
+    With `is_hooking` every Python below the command records the environments it steps, though nobody edited it. With
+    `jsonl` the command is a program of any language that writes JSON lines to this source.
 
     Returns the command's exit code, the run's id, and whether everything was committed when this returns.
     """
     check_name(worker, "worker")
     if shutil.which(command[0]) is None:
         raise CommandError(command[0])
+    if jsonl:
+        check_source(jsonl)
     with GraphClient(settings) as client:
         run = resume or new_run_id(time.time_ns())
         graph, started = _join_graph(
             client, settings_arguments, settings, WorkerStart(worker=worker, run=run, run_name=run_name)
         )
+        if graph is None:  # one of our own does it by itself
+            adopt_spools(settings, settings_arguments)
         code, is_drained = 1, False
         variables = settings_environment(settings, settings_arguments)
         if resume:
             variables[names.ENV_RESUMED] = "1"
         try:
-            with AttachDir(settings, is_hooking=is_hooking) as attach_dir:
-                watch = HookWatch(client, attach_dir, started, command, settings.attach.unhooked_s)
-                variables |= attach_dir.variables()
-                code = _run_foreground(command, started, run_name, variables, watch)
+            environment = _environment(command, started, run_name, variables, str(run_dir_of(settings)))
+            if jsonl:
+                code = _run_foreign(jsonl, command, environment, settings, is_resumed=bool(resume))
+            else:
+                with AttachDir(settings, is_hooking=is_hooking) as attach_dir:
+                    watch = HookWatch(client, attach_dir, started, command, settings.attach.unhooked_s)
+                    code = _run_foreground(command, environment | attach_dir.variables(), watch)
         finally:
             is_drained = client.worker_exited(started.worker, started.run, code, DRAIN_S)
         while graph is not None and not graph.has_ended(0.1) and not _has_other_workers(client):
@@ -225,23 +237,34 @@ class HookWatch:
         self._client.note_worker(self._started.worker, self._started.run, text, "warning")
 
 
-def _run_foreground(
-    command: list[str],
-    started: WorkerStarted,
-    run_name: str,
-    settings_variables: dict[str, str],
-    watch: HookWatch,
-) -> int:
-    """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != names.ENV_RESUMED},
+def _environment(
+    command: list[str], started: WorkerStarted, run_name: str, settings_variables: dict[str, str], run_dir: str
+) -> dict[str, str]:
+    """What tells the command whose worker it is."""
+    return {
+        **{name: value for name, value in os.environ.items() if name not in (names.ENV_RESUMED, names.ENV_FACTS)},
         **settings_variables,
         names.ENV_RUN: started.run,
         names.ENV_RUN_NAME: run_name,
         names.ENV_WORKER_NAME: started.worker,
         names.ENV_PROXY: started.endpoint,
         names.ENV_COMMAND: shlex.join(command),
+        names.ENV_RUN_DIR: run_dir,
+        **launch_facts(),
     }
+
+
+def _run_foreign(
+    jsonl: str, command: list[str], environment: dict[str, str], settings: Settings, *, is_resumed: bool
+) -> int:
+    try:
+        return run_foreign(jsonl, command, environment, settings, is_resumed=is_resumed)
+    except OSError as error:
+        raise CommandError(command[0], error.strerror or "cannot be started") from None
+
+
+def _run_foreground(command: list[str], environment: dict[str, str], watch: HookWatch) -> int:
+    """Run in our own process group, so that the terminal's Ctrl-C reaches the command, and wait for it."""
     try:
         process = subprocess.Popen(command, env=environment)
     except OSError as error:  # found, and yet no program: a script without its first line, another machine's

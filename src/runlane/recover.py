@@ -18,6 +18,7 @@ from runlane.actors.relay import Relay
 from runlane.config.errors import JournalError
 from runlane.config.names import JOURNAL_DIR
 from runlane.config.settings import Settings
+from runlane.foreign import store_spools
 from runlane.launch import GraphProcess
 from runlane.transport.endpoint import database_of, is_role_alive
 from runlane.transport.graph_client import GraphClient
@@ -35,6 +36,7 @@ def recover(settings: Settings, settings_arguments: list[str], path: Path | None
     Uses the graph that is running, or starts one meanwhile. Raises `JournalError` when `path` is no journal.
     """
     configure_log("recover", "CRITICAL")  # what is wrong is told below, once
+    is_well = path is not None or store_spools(settings, settings_arguments, _say)
     with tempfile.TemporaryDirectory(prefix="runlane-recover-") as scratch:
         sweep_half_made(journals_dir(settings), time.time())
         sources = find_journals(path or journals_dir(settings), Path(scratch))
@@ -42,7 +44,7 @@ def recover(settings: Settings, settings_arguments: list[str], path: Path | None
         if not ready:
             if not sources:
                 _say(f"nothing to recover under {path or journals_dir(settings)}")
-            return 0
+            return 0 if is_well else 1
         with GraphClient(settings) as client:
             is_ours = client.status() is None
         # A graph of ours leaves the journals to us: we have something to say of each.
@@ -51,7 +53,7 @@ def recover(settings: Settings, settings_arguments: list[str], path: Path | None
         if graph is not None:
             graph.start(no_workers=True)
         try:
-            return _drain(settings, ready)
+            return _drain(settings, ready) or int(not is_well)
         finally:
             if graph is not None:
                 graph.stop()

@@ -328,7 +328,7 @@ def test_lanes_are_named_by_the_presenter_of_their_type() -> None:
     register(PlainPresenter("rover", "Rover"))
     infos = [RingInfo(run="a1", worker="rover-2"), RingInfo(run="b2", worker="train", run_name="ppo", env_count=8)]
     rover, other = lanes_of(infos)
-    assert (rover.name, rover.title) == ("Rover-Live-rover-2", "rover-2")
+    assert (rover.name, rover.title) == ("Rover-Live-2", "rover-2")
     assert (other.name, other.title, other.subtitle) == ("Python-Live-train", "ppo", "train · 8 envs")
     assert presenter_for("nobody").tab_name("x") == "Python-Live-x"
     with pytest.raises(ValueError, match="register it once"):

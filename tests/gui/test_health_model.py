@@ -12,8 +12,9 @@ from health_rig import child, status_of
 from runlane.config.names import KINDS
 from runlane.gui.bus_reader import BusStatistics
 from runlane.gui.health_figures import graph_figures
-from runlane.gui.health_model import KEPT_WORKERS, SAMPLE_S, HealthModel, size_text
+from runlane.gui.health_model import KEPT_WORKERS, SAMPLE_S, HealthModel
 from runlane.gui.process_sampler import ProcessSampler
+from runlane.gui.run_text import size_text
 from runlane.gui.trace import STEP_S, WINDOW_S, Trace
 from runlane.transport.messages import StreamInfo
 from runlane.transport.record_batch import RecordBatch

@@ -22,7 +22,6 @@ from runlane.config.telemetry_mode import TelemetryMode
 from runlane.gui.launch_form_view import LaunchFormView
 from runlane.gui.launch_plan import (
     Launch,
-    LaunchError,
     LaunchPlan,
     clean_environment,
     launches_of,
@@ -31,6 +30,7 @@ from runlane.gui.launch_plan import (
 from runlane.gui.run_launcher import Ended, Launched, RunLauncher, exit_text, tail_of
 from runlane.gui.telemetry_mode import TelemetryModeState
 from runlane.gui.tokens import DARK, LIGHT
+from runlane.gui.worker_option import LaunchError
 from runlane.transport.endpoint import data_dir_of, database_of
 
 START_S = 40.0
@@ -202,9 +202,9 @@ def test_the_preview_is_the_command_and_can_be_copied(form: LaunchFormView, tmp_
     assert shlex.split(copied)[-3:] == ["train it.py", "--lr", "3e-4"]
 
 
-def test_a_bad_field_is_one_line_and_nothing_can_be_launched(form: LaunchFormView) -> None:
+def test_a_bad_field_is_one_line_and_nothing_can_be_launched(qtbot: QtBot, form: LaunchFormView) -> None:
     """Until it is mended."""
-    assert form.launch_button.isEnabled()
+    qtbot.waitUntil(form.launch_button.isEnabled, timeout=10_000)
     script(form, "python no-such-file.py")
     assert "no-such-file.py" in form.problem.whole_text
     assert not form.launch_button.isEnabled()

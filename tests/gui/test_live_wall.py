@@ -150,7 +150,7 @@ def test_a_lane_at_full_size_is_called_as_its_presenter_calls_it(view: LiveView,
     rings(worker="cartpole-2", run="run").publish(quarters(), hud(1))
     wait_until(qtbot, lambda: view.tab.figures()["shown"] == 1)
     view.tab.promote(0)
-    assert "CartPole-Live-cartpole-2" in [label.text() for label in view.findChildren(Label)]
+    assert "CartPole-Live-2" in [label.text() for label in view.findChildren(Label)]
     view.tab.promote(None)
     assert "Live wall" in [label.text() for label in view.findChildren(Label)]
 

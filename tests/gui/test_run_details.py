@@ -1,5 +1,6 @@
 """RunPanel and RunDetailsView: what is known of the selected run, and what is done to it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +21,21 @@ from runlane.gui.tokens import DARK, LIGHT
 
 CONFIG = '{"lr": 0.1, "policy": {"hidden": [64, 64], "act": "tanh"}, "seed": 1}'
 OTHER = '{"lr": 0.2, "policy": {"hidden": [64, 64], "act": "relu"}, "seed": 1}'
-FACTS = '{"python": "3.11.7", "versions": {"numpy": "2.0", "runlane": "0.1.0"}, "directory": "/here"}'
+FACTS: dict[str, Any] = {
+    "python": "3.11.7",
+    "versions": {"numpy": "2.0", "runlane": "0.1.0"},
+    "directory": "/here",
+    "arguments": ["--lr", "0.1", "--name", "a b"],
+    "env": {"id": "FrozenLake-v1", "kwargs": {"is_slippery": False}, "max_episode_steps": 100},
+    "git": {"commit": "0123456789abcdef", "branch": "main", "dirty_bytes": 0, "untracked": 0},
+}
+OTHER_FACTS = FACTS | {"env": {"id": "Taxi-v3"}, "git": FACTS["git"] | {"dirty_bytes": 52}}
 
 
-def run_row(run: str, config: str, state: str = "failed") -> tuple[Any, ...]:
-    return (run, "a run", state, 10**18, 10**18 + 5 * 10**9, 1, -9, "boom", "python t.py", config, "h", 7, FACTS)
+def run_row(run: str, config: str, facts: dict[str, Any]) -> tuple[Any, ...]:
+    began = 10**18
+    row = (run, "a run", "failed", began, began + 5 * 10**9, 1, -9, "boom", "python t.py", config, "h", 7)
+    return (*row, json.dumps(facts))
 
 
 STREAMS = [
@@ -70,7 +81,10 @@ class RunStore(FakeStore):
     def query(self, sql: str, bindings: Any = ()) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         run = bindings[0] if bindings else ""
         if "run_status" in sql:
-            known = {"run000001": run_row("run000001", CONFIG), "run000002": run_row("run000002", OTHER)}
+            known = {
+                "run000001": run_row("run000001", CONFIG, FACTS),
+                "run000002": run_row("run000002", OTHER, OTHER_FACTS),
+            }
             return (), [known[run]] if run in known else []
         if "FROM streams" in sql:
             return (), STREAMS
@@ -271,7 +285,7 @@ def test_the_page_shows_configuration_facts_and_streams(page: RunDetailsView) ->
     assert facts["exit code"] == "signal 9"
     assert facts["error"] == "boom"
     assert facts["versions"] == "numpy 2.0, runlane 0.1.0"
-    assert facts["git"] == NOT_RECORDED
+    assert facts["directory"] == "/here"
     assert page.streams.rows[1][-1] == "goes on from w 1 at step 1 000"
     assert page.drops.rows[0] == ("gui", "oldest", "12")
 
@@ -287,7 +301,7 @@ def test_two_runs_are_compared_by_what_differs(page: RunDetailsView, controller:
     controller.ticked.emit(50.0)
     page.compare.setCurrentIndex(page.compare.findData("run000002"))
     page.compare.activated.emit(page.compare.currentIndex())
-    assert page.config.rows == [("lr", "0.1", "0.2"), ("policy.act", "tanh", "relu")]
+    assert page.config.rows[:2] == [("lr", "0.1", "0.2"), ("policy.act", "tanh", "relu")]
     controller.select("run000002")
     assert len(page.config.rows) == 4
 
@@ -303,13 +317,51 @@ def test_a_resting_page_asks_nothing(qtbot: QtBot, controller: RigController) ->
     page.cleanup()
 
 
-def test_git_state_is_told_in_either_shape() -> None:
-    """One fact with parts, or parts as facts."""
-    commit = "0123456789abcdef"
-    assert (
-        git_text({"git": {"commit": commit, "dirty": True, "branch": "main"}}) == "0123456789ab on main, changed since"
-    )
-    assert git_text({"git_commit": commit, "git_dirty": False}) == "0123456789ab, clean"
+@pytest.mark.parametrize(
+    ("git", "text"),
+    [
+        ({"branch": "main", "dirty_bytes": 0, "untracked": 0}, "0123456789ab on main, clean"),
+        (
+            {"branch": "main", "dirty_bytes": 1234, "untracked": 2},
+            "0123456789ab on main, 1.23 kB changed, 2 untracked files",
+        ),
+        ({"dirty_bytes": 0, "untracked": 1}, "0123456789ab, 1 untracked file"),
+        ({"is_dirty": True}, "0123456789ab, changed since"),
+        ({}, "0123456789ab"),
+    ],
+)
+def test_the_state_of_the_code_is_one_line(git: dict[str, Any], text: str) -> None:
+    """Commit and branch, how much was changed since, and what git does not know."""
+    assert git_text({"git": {"commit": "0123456789abcdef", **git}}) == text
+
+
+def test_without_a_commit_the_code_is_not_recorded() -> None:
+    """As outside of a repository."""
+    assert git_text({"git": {}}) == git_text({}) == git_text({"git": "main"}) == NOT_RECORDED
+
+
+def test_the_environment_has_a_card_of_its_own(page: RunDetailsView, controller: RigController) -> None:
+    """Where it was recorded: id, arguments and all that its spec says."""
+    rows = {row[0]: row[1] for row in page.env.rows}
+    assert rows == {"id": "FrozenLake-v1", "kwargs.is_slippery": "false", "max_episode_steps": "100"}
+    facts = {row[0]: row[1] for row in page.facts.rows}
+    assert facts["arguments"] == "--lr 0.1 --name 'a b'"
+    assert facts["git"] == "0123456789ab on main, clean"
+    controller.select("run000002")
+    assert page.env.rows[0] == ("id", "Taxi-v3")
+
+
+def test_what_surrounds_the_configuration_is_compared_too(page: RunDetailsView, controller: RigController) -> None:
+    """Behind it, and marked: it is none of the script's settings."""
+    controller.ticked.emit(50.0)
+    page.compare.setCurrentIndex(page.compare.findData("run000002"))
+    page.compare.activated.emit(page.compare.currentIndex())
+    assert page.config.rows[2:] == [
+        ("· env.id", "FrozenLake-v1", "Taxi-v3"),
+        ("· env.kwargs.is_slippery", "false", "—"),
+        ("· env.max_episode_steps", "100", "—"),
+        ("· git.dirty_bytes", "0", "52"),
+    ]
 
 
 def test_figures_are_short() -> None:

@@ -15,12 +15,14 @@ import msgspec
 import psutil
 import pytest
 import zmq
+from process.c_program import EXAMPLE, compiled
 
 from runlane.actors import guard
 from runlane.config import names
 from runlane.config.settings import Settings, SupervisorSettings, TransportSettings
 from runlane.transport.endpoint import endpoint_of, run_dir_of
 from runlane.transport.messages import ChildStatus, ControlMessage, Status, StatusRequest, WorkerStart, WorkerStarted
+from runlane.transport.ring_files import graph_prefix, ring_directories
 from runlane.transport.sockets import Context, Socket, connect_dealer, request
 
 DEADLINE_S = 20.0
@@ -30,6 +32,20 @@ SLACK_S = 0.6
 STOP_S = 1.9
 HERE = Path(__file__).parent
 MARK = "TEST_MARK"
+
+
+@pytest.fixture
+def ring_dir(short_dir: Path) -> Iterator[Path]:
+    """A run directory; rings of it that are left fail the test."""
+    yield short_dir
+    left = [found.name for place in ring_directories(short_dir) for found in place.glob(f"{graph_prefix(short_dir)}*")]
+    assert left == []
+
+
+@pytest.fixture(scope="session")
+def ring_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example in C that writes a ring, as a program."""
+    return compiled(EXAMPLE, tmp_path_factory.mktemp("c"))
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ class KindRun:
 
     def settle(self, streams: int = 1) -> None:
         """Wait until so many streams have ended in the database."""
-        statement = "SELECT count(*) FROM streams WHERE state != 'running'"
+        statement = "SELECT count(*) FROM streams WHERE state != 'running' AND worker NOT LIKE 'proxy-%'"
         wait_until(lambda: self.graph.sql(statement)[0][0] >= streams, f"{streams} streams have ended")
 
 

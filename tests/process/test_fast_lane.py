@@ -44,8 +44,14 @@ def names(run_dir: Path) -> list[str]:
 class Party:
     """A helper process, and what it says."""
 
-    def __init__(self, processes: Processes, *arguments: object, pass_fds: tuple[int, ...] = ()) -> None:
-        command = (sys.executable, HELPER, *(str(argument) for argument in arguments))
+    def __init__(
+        self,
+        processes: Processes,
+        *arguments: object,
+        pass_fds: tuple[int, ...] = (),
+        program: tuple[str, ...] = (sys.executable, HELPER),
+    ) -> None:
+        command = (*program, *(str(argument) for argument in arguments))
         self._out, told = os.pipe()
         self.process = processes.start(*command, stdout=told, pass_fds=pass_fds)
         os.close(told)

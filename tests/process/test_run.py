@@ -136,3 +136,42 @@ def test_stop_ends_a_running_graph(short_dir: Path) -> None:
         again = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True, env=dict(os.environ))
         assert again.returncode == 1
         assert "no graph is running" in again.stderr
+
+
+def test_a_command_of_which_nothing_is_recorded_is_told_so_loudly(runner: Runner) -> None:
+    """In the terminal while it runs, with the lines to add; and in its run, for the window."""
+    script = "import sys; print('mine', flush=True); sys.stdin.readline()"
+    places = (f"data_dir={runner.directory / 'data'}", f"transport.run_dir={runner.directory / 'run'}")
+    sets = [part for text in (*places, "attach.unhooked_s=0.2") for part in ("--set", text)]
+    command = [sys.executable, "-m", "runlane", "run", *sets, "--", sys.executable, "-c", script]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+        said = iter(process.stderr.readline, "")
+        assert any("Nothing is recorded after 0.2 s" in line for line in said)
+        assert any("lane = attach()" in line for line in said)
+        wait_until(lambda: runner.has_worker() and _warnings(runner), "the run says so")
+        out, _ = process.communicate("\n", timeout=60)
+    assert (process.returncode, out) == (0, "mine\n")
+    assert [text.startswith("Nothing is recorded") for (text,) in _warnings(runner)] == [True]
+    wait_until(runner.is_gone, "the graph it started is gone")
+
+
+def _warnings(runner: Runner) -> list[tuple[str]]:
+    return query(runner.database, "SELECT text FROM logs WHERE level = 'warning'")[1]
+
+
+def test_an_unedited_script_is_recorded_unless_it_is_not_to_be(runner: Runner) -> None:
+    """`--no-hook` records what the script says by itself, which is nothing here."""
+    script = runner.directory / "train.py"
+    script.write_text(
+        "import gymnasium\nenv = gymnasium.make('CartPole-v1')\nenv.reset(seed=1)\n"
+        "for _ in range(7): env.step(0)\nenv.close()\n"
+    )
+    code, _, err = runner.run(sys.executable, str(script))
+    assert (code, "7 steps" in err) == (0, True), err
+    places = (f"data_dir={runner.directory / 'data'}", f"transport.run_dir={runner.directory / 'run'}")
+    sets = [part for text in places for part in ("--set", text)]
+    bare = [sys.executable, "-m", "runlane", "run", "--no-hook", *sets, "--", sys.executable, str(script)]
+    done = subprocess.run(bare, capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, "recorded nothing" in done.stderr) == (0, True)
+    wait_until(runner.is_gone, "the graph it started is gone")

@@ -10,12 +10,12 @@ import pytest
 from unit.actors.proxy_rig import OUTBOX_BYTES, JournalWorker, ProxyRig
 
 from runlane.actors.forwarder import EXIT_PATIENCE_S
-from runlane.actors.proxy import GONE_CHECK_S, GONE_PATIENCE_S, ProxyActor, StallWatch, state_of_exit
+from runlane.actors.proxy import GONE_CHECK_S, GONE_PATIENCE_S, ProxyActor, StallWatch
 from runlane.config.errors import EndpointError
 from runlane.config.settings import Settings
 from runlane.transport.journal_layout import READER_ROLE
 from runlane.transport.messages import StatusRequest, StreamAck, StreamRefused, WorkerExited
-from runlane.transport.records import DropRecord, RunRecord
+from runlane.transport.records import DropRecord, RunRecord, state_of_exit
 from runlane.transport.testing import FakeClock, make_batch, make_info, until
 from runlane.transport.wire import MAX_CONTROL_BYTES, encode_control, encode_echo, encode_packed
 

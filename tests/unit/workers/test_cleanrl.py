@@ -10,7 +10,7 @@ import pytest
 from kinds import ROOT
 
 SCRIPTS = {
-    "says who it is": "import sys, os; print(__name__, __file__, sys.argv, sys.path[0], __spec__, __package__, __doc__)",
+    "says who it is": "import sys\nprint(__name__, __file__, sys.argv, sys.path[0], __spec__, __package__, __doc__)",
     "is the main module": "import sys; print(sys.modules['__main__'].__dict__ is globals(), sorted(globals()))",
     "ends with a code": "raise SystemExit(5)",
     "ends with a text": "raise SystemExit('enough')",
@@ -20,8 +20,15 @@ SCRIPTS = {
     "has a hook of its own": "import sys\nsys.excepthook = lambda *a: print('hook', a[0])\n1 / 0\n",
     "is interrupted": "raise KeyboardInterrupt\n",
     "says goodbye": "import atexit\natexit.register(print, 'goodbye')\nprint('hello', end='')\n",
-    "spawns": "import multiprocessing as m\ndef f(x):\n    print(x, flush=True)\n"
-    "if __name__ == '__main__':\n    p = m.get_context('spawn').Process(target=f, args=(3,))\n    p.start()\n    p.join()\n",
+    "spawns": """
+import multiprocessing
+def f(x):
+    print(x, flush=True)
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=f, args=(3,))
+    process.start()
+    process.join()
+""",
 }
 
 

@@ -20,13 +20,18 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "tests/process/agent_games.py"
 GAMES = ("tictactoe", "rps", "relay", "relay left", "parallel rps", "crowd", "crowd in turns", "copies")
 
-HOOKED = """
-import runpy, sys
+HOOK = """
 from runlane.workers.zero_edit import arm
 arm()
+"""
+HOOKED = (
+    HOOK
+    + """
+import runpy, sys
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+)
 
 
 class Player:
@@ -37,7 +42,7 @@ class Player:
         self.python = kinds.interpreter_of("pettingzoo", "pettingzoo", "pygame")
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "SDL_VIDEODRIVER": "dummy"}
 
-    def run(self, *command: str, is_recorded: bool = True) -> "subprocess.CompletedProcess[str]":
+    def run(self, *command: str, is_recorded: bool = True, **variables: str) -> "subprocess.CompletedProcess[str]":
         environment = dict(self.environment)
         if is_recorded:
             environment |= {
@@ -48,6 +53,7 @@ class Player:
             }
         else:
             environment["RUNLANE_DISABLED"] = "1"
+        environment |= variables
         done = subprocess.run(
             [str(self.python), *command], env=environment, capture_output=True, text=True, timeout=50, check=False
         )
@@ -108,6 +114,44 @@ def test_a_wrapped_environment_is_not_hooked_a_second_time(player: Player) -> No
     """Each step once, whatever hooks are there."""
     told = json.loads(player.run("-c", HOOKED, str(SCRIPT), "tictactoe", "wrap").stdout.splitlines()[-1])
     assert player.recorded() == _counted(told)
+
+
+MANY = """
+import gc, json, pickle
+from pettingzoo.classic.tictactoe.tictactoe import env as tictactoe
+def play(env):
+    env.reset(seed=1)
+    for agent in env.agent_iter():
+        observation, _, terminated, truncated, _ = env.last()
+        env.step(None if terminated or truncated else int(observation["action_mask"].nonzero()[0][0]))
+for number in range(6):
+    env = tictactoe()
+    play(env)
+    if number % 2:
+        env.close()
+    del env
+gc.collect()
+one, two = tictactoe(), tictactoe()
+play(one), play(two)
+copied = pickle.loads(pickle.dumps(two.unwrapped))
+print(one, one.render_mode, type(copied) is type(two.unwrapped))
+"""
+
+
+def test_environments_one_after_another_share_their_streams(player: Player) -> None:
+    """Closed or dropped, the next one goes on in them; two at once have a slot each. They are what they were."""
+    done = player.run("-c", HOOK + MANY)
+    assert done.stdout.splitlines()[-1] == "tictactoe_v3 None True"
+    workers = {player.rig.info(stream).worker: stream for stream in player.rig.streams()}
+    assert sorted(workers) == ["games-1-player_1", "games-1-player_2", "games-player_1", "games-player_2"]
+    counts = {worker: len(player.rig.records(EpisodeRecord, stream)) for worker, stream in workers.items()}
+    assert counts == {"games-player_1": 7, "games-player_2": 7, "games-1-player_1": 1, "games-1-player_2": 1}
+
+
+def test_what_no_proxy_is_there_for_plays_on(player: Player) -> None:
+    """A game whose steps nobody can record is played to its end."""
+    done = player.run("-c", HOOKED, str(SCRIPT), "crowd", RUNLANE_PROXY="ipc:///nowhere/at-all")
+    assert json.loads(done.stdout.splitlines()[-1]) == player.play("crowd", "", is_recorded=False)
 
 
 def test_worker_names_are_plain_short_and_each_its_own() -> None:
