@@ -45,12 +45,12 @@ def _gymnasium() -> list[Case]:
     ended = "Gymnasium, a script that ends badly"
     return [
         Case("plain loop", one, "plain_loop.py", ("make",), is_fast=FAST),
-        Case("without make", one, "plain_loop.py", ("constructed",), is_fast=FAST),
+        Case("without make", one, "plain_loop.py", ("constructed",)),
         Case("continuous actions", one, "plain_loop.py", ("continuous",)),
         Case("a class of its own", one, "plain_loop.py", ("unknown",), is_fast=FAST),
         Case("resets in mid-episode", one, "abandoned.py", is_fast=FAST),
-        Case("Autoreset wrapper", one, "autoreset.py", is_fast=FAST),
-        Case("an environment per episode", one, "env_per_episode.py", shares_streams=True, is_fast=FAST),
+        Case("Autoreset wrapper", one, "autoreset.py"),
+        Case("an environment per episode", one, "env_per_episode.py", shares_streams=True),
         Case(
             "copies and pickles",
             one,
@@ -58,7 +58,7 @@ def _gymnasium() -> list[Case]:
             unrecorded=("copied before its reset", "restored before its reset"),
             is_fast=FAST,
         ),
-        Case("a make of its own", one, "patched_make.py", is_fast=FAST),
+        Case("a make of its own", one, "patched_make.py"),
         Case("junk on stdout and stderr", one, "junk.py", is_fast=FAST),
         Case("watched", one, "watched.py", is_watched=True, is_fast=FAST),
         Case("render fails, unwatched", one, "broken_render.py", ("300",)),
@@ -72,9 +72,9 @@ def _gymnasium() -> list[Case]:
             is_fast=FAST,
         ),
         Case("an exception", ended, "ending.py", ("exception",), exit_code=1, is_fast=FAST),
-        Case("sys.exit(7)", ended, "ending.py", ("exit",), exit_code=7, is_fast=FAST),
+        Case("sys.exit(7)", ended, "ending.py", ("exit",), exit_code=7),
         Case("os._exit(3)", ended, "ending.py", ("os_exit",), exit_code=3, abandons_open=False, is_fast=FAST),
-        Case("SIGKILL", ended, "ending.py", ("kill",), exit_code=-9, abandons_open=False, is_fast=FAST),
+        Case("SIGKILL", ended, "ending.py", ("kill",), exit_code=-9, abandons_open=False),
         Case("SIGTERM", ended, "ending.py", ("terminate",), exit_code=-15, abandons_open=False),
         Case("SIGINT", ended, "ending.py", ("interrupt",), exit_code=-2),
         Case("SIGABRT", ended, "ending.py", ("abort",), exit_code=-6, abandons_open=False),
@@ -116,7 +116,7 @@ def _processes() -> list[Case]:
     ]
     return [
         *cases,
-        Case("os.fork", several, "forks.py", ("exit",), is_fast=FAST),
+        Case("os.fork", several, "forks.py", ("exit",)),
         Case("os.fork, os._exit", several, "forks.py", ("os_exit",), is_fast=FAST),
         Case("threads", several, "threads.py", is_fast=FAST),
     ]
