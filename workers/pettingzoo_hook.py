@@ -124,7 +124,11 @@ def _made(root: Any, env: Any, seed: Any) -> HookedAgents:
     from runlane.workers.agent_recorder import AgentStreams, base_name, plain_agent
     from runlane.workers.env_facts import facts_of
 
-    facts = {"id": name, "layer": facts_of(env)["layer"], "seed": seed}  # now: streams must not keep their environment alive
+    facts = {
+        "id": name,
+        "layer": facts_of(env)["layer"],
+        "seed": seed,
+    }  # now: streams must not keep their environment alive
 
     class Streams(AgentStreams):
         """The first of them takes a slot."""
