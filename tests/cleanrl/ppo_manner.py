@@ -3,7 +3,6 @@
 """A training as CleanRL writes them for Gymnasium 0.29.1: PPO on CartPole, one file, nothing of runlane. Small."""
 
 import argparse
-import random
 import time
 
 import gymnasium as gym
@@ -59,9 +58,7 @@ class Agent(nn.Module):
 
 def main():
     args = parse_args()
-
     writer = SummaryWriter(f"runs/{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}")
-    random.seed(args.seed)
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
     envs = gym.vector.SyncVectorEnv([make_env(args.env_id) for _ in range(args.num_envs)])
