@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# Read here: a test's own environment has none of our variables.
+VENVS = Path(os.environ.get("RUNLANE_VENVS", str(ROOT / ".venvs"))).absolute()
 
 
 def interpreter_of(kind: str, *modules: str) -> Path:
@@ -18,7 +20,7 @@ def interpreter_of(kind: str, *modules: str) -> Path:
 
     The path is that of the link in the environment: what it leads to would not know the environment's packages.
     """
-    own = Path(os.environ.get("RUNLANE_VENVS", str(ROOT / ".venvs"))).absolute() / kind
+    own = VENVS / kind
     if (own / ".installed").exists():
         return own / "bin/python"
     if modules and all(find_spec(module) is not None for module in modules):
