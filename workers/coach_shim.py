@@ -52,10 +52,10 @@ class Shim:
         index = self._index(environment)
         self._tell_phase(environment)
         reward, is_over = float(environment.reward), bool(environment.done)
-        info = environment.info if isinstance(environment.info, dict) else {}
-        is_truncated = is_over and bool(info.get("TimeLimit.truncated"))
+        get = getattr(environment.info, "get", None)
+        is_truncated = is_over and get is not None and bool(get("TimeLimit.truncated"))
         self._running[index] = not is_over
-        line = {"kind": "step", "action": plain(action), "reward": reward}  # type: Dict[str, Any]
+        line: Dict[str, Any] = {"kind": "step", "action": plain(action), "reward": reward}
         if is_over:
             line["truncated" if is_truncated else "terminated"] = True
         if index:
@@ -99,10 +99,11 @@ class Shim:
 
 def plain(value: Any) -> Any:
     """A NumPy scalar or array as what JSON has; anything else as its text."""
-    if value is None or isinstance(value, (bool, int, float, str, list, dict)):
-        return value
-    to_list = getattr(value, "tolist", None)
-    return to_list() if to_list is not None else str(value)
+    found: Any = value
+    if value is not None and not isinstance(value, (bool, int, float, str, list, dict)):
+        to_list = getattr(found, "tolist", None)
+        found = to_list() if to_list is not None else str(found)
+    return found
 
 
 def picture_of(environment: Any) -> Optional[Tuple[Any, int, int, int]]:

@@ -26,8 +26,9 @@ class LineFile:
     def __init__(self, path: Path, offset: int = 0, huge: bytes | None = None) -> None:
         """Nothing is opened before `read`, so that the program may make the file itself."""
         self.path = path
-        self.start = self.offset = offset
-        self.huge = huge
+        self.offset: int = offset
+        self.start: int = offset
+        self.huge: bytes | None = huge
         self.identity = (0, 0)
         self._fd = -1
         self._window = CHUNK_BYTES

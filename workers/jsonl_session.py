@@ -35,7 +35,7 @@ class BridgeSession(WorkerSession):
         self._is_between_lines = False
         super().__init__(info, endpoint, settings, facts)
         atexit.unregister(self._at_exit)  # a bridge that fails is as good as killed: its successor goes on
-        self._unkept_steps += state.env_steps
+        self._unkept_steps: int = state.env_steps
         for index, running in state.trackers.items():
             self._trackers[index] = EpisodeTracker(
                 running.episode, running.step, running.episode_return, running.started_ns

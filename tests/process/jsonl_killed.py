@@ -1,8 +1,8 @@
 """Kills a bridge at chosen places of its own code, has others go on, and compares what their journals hold.
 
 `python jsonl_killed.py DIRECTORY POINTS SEED`. A place is the n-th line of code that a bridge executes in the files
-that matter, so every place between two lines can be hit, not only those where a process spends its time. Prints one line
-for each failure, and at the end how many places were tried.
+that matter, so every place between two lines can be hit, not only those where a process spends its time. Prints one
+line for each failure, and at the end how many places were tried.
 """
 
 import json

@@ -16,10 +16,7 @@ POINTS = 25
 def test_there_is_no_wrong_moment_to_kill_a_bridge(short_dir: Path) -> None:
     """Between any two lines of its code, up to four times in a row: every record is made once, episodes go on."""
     seed = os.environ.get("RUNLANE_TEST_SEED") or str(random.SystemRandom().randrange(1 << 30))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", ""))),
-    }
+    path = os.pathsep.join((str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(short_dir), str(POINTS), seed],
         capture_output=True,

@@ -81,7 +81,7 @@ def test_nothing_is_rendered_unless_somebody_watches(lane_dir: Path) -> None:
     reader = FastLaneReader(ring.path, (lane_dir,))
     try:
         mark(reader)
-        lane._next_s = 0.0
+        lane._next_s = 0.0  # pyright: ignore[reportPrivateUsage]  as if time had passed
         lane.offer(render)
         pixels = bytearray(60)
         hud = reader.read_into(pixels)
