@@ -25,8 +25,8 @@ from runlane.config import names
 from runlane.config.errors import SpoolError
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import RoleLock
-from runlane.transport.records import state_of_exit
 from runlane.transport.held_ring import ring_for_engine
+from runlane.transport.records import state_of_exit
 from runlane.transport.spool import (
     LAUNCHER_ROLE,
     OUT_FILE,
