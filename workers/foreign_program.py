@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +25,7 @@ from runlane.config import names
 from runlane.config.errors import SpoolError
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import RoleLock
+from runlane.transport.held_ring import ring_for_engine
 from runlane.transport.records import state_of_exit
 from runlane.transport.spool import (
     LAUNCHER_ROLE,
@@ -101,21 +102,28 @@ def run_foreign(
     )
     with RoleLock(directory, LAUNCHER_ROLE):
         copier: PipeCopier | None = None
+        ring = ring_for_engine(settings)
+        shown = {} if ring is None else ring.environment()
         try:
             if _is_fifo(source):
                 copier = PipeCopier(Path(source), directory / OUT_FILE, directory / COPIER_LOCK)
                 copier.start()
-            program, info = _start(source, command, for_program or environment, directory, info)
+            variables = {**(for_program or environment), **shown}
+            program, info = _start(source, command, variables, directory, info, (ring.fd,) if ring else ())
         except BaseException:
+            if ring is not None:
+                ring.close()
             if copier is not None:
                 copier.stop()
             remove_spool(directory)
             raise
-        bridge = BridgeProcess(directory, environment, is_shown=source == STDOUT)
+        bridge = BridgeProcess(directory, {**environment, **shown}, is_shown=source == STDOUT)
         code = _wait(program, bridge)
         if copier is not None:
             copier.stop()
         write_end(directory, SpoolEnd(state=state_of_exit(code), exit_code=code))
+        if ring is not None:
+            ring.close()
         _await_bridge(bridge, directory)
     with contextlib.suppress(OSError):  # the lock's own file is gone now, too
         directory.rmdir()
@@ -123,7 +131,12 @@ def run_foreign(
 
 
 def _start(
-    source: str, command: list[str], environment: Mapping[str, str], directory: Path, info: SpoolInfo
+    source: str,
+    command: list[str],
+    environment: Mapping[str, str],
+    directory: Path,
+    info: SpoolInfo,
+    pass_fds: Sequence[int],
 ) -> tuple["subprocess.Popen[bytes]", SpoolInfo]:
     found = _DESCRIPTOR.fullmatch(source)
     is_own = source == STDOUT or found is not None
@@ -134,17 +147,18 @@ def _start(
         else:
             info = msgspec.structs.replace(info, path=str(path), offset=path.stat().st_size if path.exists() else 0)
         write_info(directory, info)
-        program = subprocess.Popen(command, env=environment)
+        program = subprocess.Popen(command, env=environment, pass_fds=pass_fds)
     else:
         out = os.open(directory / OUT_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         write_info(directory, info)
         try:
             if found is None:
                 fcntl.flock(out, fcntl.LOCK_SH)
-                program = subprocess.Popen(command, env={"PYTHONUNBUFFERED": "1", **environment}, stdout=out)
+                variables = {"PYTHONUNBUFFERED": "1", **environment}
+                program = subprocess.Popen(command, env=variables, stdout=out, pass_fds=pass_fds)
             else:
                 shim = [sys.executable, "-I", "-S", "-c", _SHIM, str(directory / OUT_FILE), found[1], *command]
-                program = subprocess.Popen(shim, env=environment)
+                program = subprocess.Popen(shim, env=environment, pass_fds=pass_fds)
         finally:
             os.close(out)
     info = msgspec.structs.replace(info, pid=program.pid, started=process_started(program.pid))
