@@ -155,8 +155,7 @@ def has(python: str, *modules: str) -> bool:
 
 def interpreter(chosen: str | None) -> str | None:
     """The one to train with; None where there is none."""
-    # Taken out of the environment: to the graph it would be a setting that it does not know.
-    home = Path(os.environ.pop("RUNLANE_VENVS", str(HERE.parent / ".venvs"))).absolute()
+    home = Path(os.environ.get("KIND_VENVS", str(HERE.parent / ".venvs"))).absolute()
     ways = [chosen] if chosen else [str(home / "bench/bin/python"), sys.executable, str(home / "sb3/bin/python")]
     for way in ways:
         with contextlib.suppress(OSError):

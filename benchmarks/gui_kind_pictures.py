@@ -1,6 +1,6 @@
 """A picture of the GUI with each kind of worker: every kind whose environment is here, in a real graph, one at a time.
 
-RUNLANE_VENVS=PATH python benchmarks/gui_kind_pictures.py docs/images
+KIND_VENVS=PATH python benchmarks/gui_kind_pictures.py docs/images
 
 A kind's command is the launch form's own. What is missing is said, with its remedy, and passed over.
 """
@@ -25,7 +25,7 @@ from runlane.launch import GraphProcess
 from runlane.transport.endpoint import database_of
 
 ROOT = Path(__file__).parents[1]
-VENVS = Path(os.environ.pop("RUNLANE_VENVS", str(ROOT / ".venvs"))).absolute()  # no setting, so not for our processes
+VENVS = Path(os.environ.get("KIND_VENVS", str(ROOT / ".venvs"))).absolute()
 WIDTH, HEIGHT = 1480, 920
 WARM_UP_S = 20.0
 FIRST_STEP_S = 90.0  # an import of torch on a busy machine, an engine's start
@@ -193,7 +193,7 @@ def main() -> int:
     # A process has one application, and each kind is to be alone in its window.
     again = [sys.executable, str(Path(__file__)), str(chosen.directory), "--script", chosen.script]
     again += ["--warm-up", f"{chosen.warm_up:g}"]
-    environment = {**os.environ, "RUNLANE_VENVS": str(VENVS)}
+    environment = {**os.environ, "KIND_VENVS": str(VENVS)}
     codes = [subprocess.run([*again, "--kind", shown.key], env=environment, check=False).returncode for shown in kinds]
     return 1 if any(codes) else 0
 

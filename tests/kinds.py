@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Taken away now: a graph that a fixture starts would refuse it, for it is no setting.
-VENVS = Path(os.environ.pop("RUNLANE_VENVS", str(ROOT / ".venvs"))).absolute()
+VENVS = Path(os.environ.get("KIND_VENVS", str(ROOT / ".venvs"))).absolute()
 
 
 def interpreter_of(kind: str, *modules: str) -> Path:

@@ -43,6 +43,10 @@ def is_armed() -> bool:
 
 def mark_armed() -> None:
     """A hook has been put into a library of this process."""
+    if not _state["is_armed"]:
+        from runlane.workers.slot import note_hooked
+
+        note_hooked()
     _state["is_armed"] = True
 
 

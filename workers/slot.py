@@ -12,6 +12,7 @@ from runlane.config.names import ENV_ATTACH_DIR
 MAX_SLOTS = 65_536
 SLOT_PREFIX = "slot-"
 ATTACHED_PREFIX = "attached-"
+HOOKED_PREFIX = "hooked-"
 _own: set[int] = set()  # where no launcher made a directory, one process counts for itself
 
 
@@ -36,6 +37,14 @@ def note_attached() -> None:
     if directory:
         with contextlib.suppress(OSError):
             _make(Path(directory) / f"{ATTACHED_PREFIX}{os.getpid()}")
+
+
+def note_hooked() -> None:
+    """Let the launcher see that a library is hooked in this process, though nothing may have been stepped yet."""
+    directory = os.environ.get(ENV_ATTACH_DIR)
+    if directory:
+        with contextlib.suppress(OSError):
+            _make(Path(directory) / f"{HOOKED_PREFIX}{os.getpid()}")
 
 
 def _make(path: Path) -> None:

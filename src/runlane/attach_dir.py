@@ -18,7 +18,7 @@ from runlane.transport.endpoint import make_run_dir
 
 PREFIX = "attach-"
 HOOK_FILE = "sitecustomize.py"
-_SLOT, _ATTACHED = "slot-", "attached-"
+_SLOT, _ATTACHED, _HOOKED = "slot-", "attached-", "hooked-"
 
 UNHOOKED = """Nothing is recorded {when} of `{command}`.
 No environment of Gymnasium, gym or PettingZoo was reset in it, and it did not attach by itself. Add three lines:
@@ -60,10 +60,17 @@ class AttachDir:
             found["PYTHONPATH"] = os.pathsep.join([str(self.path), *([others] if others else [])])
         return found
 
+    def is_hooked(self) -> bool:
+        """Whether a library is hooked in some process of the command: it may well be about to step."""
+        return self._has(_HOOKED)
+
     def is_attached(self) -> bool:
         """Whether some process of the command records."""
+        return self._has(_SLOT, _ATTACHED)
+
+    def _has(self, *prefixes: str) -> bool:
         with contextlib.suppress(OSError):
-            return any(name.startswith((_SLOT, _ATTACHED)) for name in os.listdir(self.path))  # noqa: PTH208  names alone
+            return any(name.startswith(prefixes) for name in os.listdir(self.path))  # noqa: PTH208  names alone
         return False
 
 

@@ -28,6 +28,7 @@ DRAIN_S = 10.0
 STOP_S = 5.0
 GIVE_UP_RESTARTS = 3
 SHOWN_COMMAND = 500
+HOOKED_PATIENCE = 6
 
 
 class CommandError(GraphError):
@@ -227,11 +228,20 @@ class HookWatch:
         self._client, self._attach_dir, self._started = client, attach_dir, started
         self._command = shlex.join(command)[:SHOWN_COMMAND]
 
-    def look(self) -> None:
-        """Once, when the command has run for `patience_s`."""
+    def look(self, waited_s: float) -> float | None:
+        """Look, when the command has run for so long; returns how long to wait before the next look, if there is one.
+
+        Where a library is hooked, its first environment may be some imports and a compilation away.
+        """
         if self._attach_dir.is_attached():
-            return
-        text = UNHOOKED.format(when=f"after {self.patience_s:g} s", command=self._command)
+            return None
+        if self._attach_dir.is_hooked() and waited_s < self.patience_s * HOOKED_PATIENCE:
+            return self.patience_s * HOOKED_PATIENCE - waited_s
+        self._tell(waited_s)
+        return None
+
+    def _tell(self, waited_s: float) -> None:
+        text = UNHOOKED.format(when=f"after {waited_s:g} s", command=self._command)
         sys.stderr.write("runlane: " + text.replace("\n", "\n         ") + "\n")
         sys.stderr.flush()
         self._client.note_worker(self._started.worker, self._started.run, text, "warning")
@@ -278,15 +288,24 @@ def _run_foreground(command: list[str], environment: dict[str, str], watch: Hook
         signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
     }
     try:
-        try:
-            code = process.wait(watch.patience_s)
-        except subprocess.TimeoutExpired:
-            watch.look()
-            code = process.wait()
+        code = _wait(process, watch)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _wait(process: "subprocess.Popen[bytes]", watch: HookWatch) -> int:
+    waited_s, next_s = 0.0, watch.patience_s
+    while True:
+        try:
+            return process.wait(next_s)
+        except subprocess.TimeoutExpired:
+            waited_s += next_s
+            wanted_s = watch.look(waited_s)
+            if wanted_s is None:
+                return process.wait()
+            next_s = wanted_s
 
 
 def stop_graph(settings: Settings) -> None:

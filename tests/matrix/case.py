@@ -145,8 +145,6 @@ def _interpreters() -> list[Case]:
 
 def _libraries() -> list[Case]:
     sb3, torch = "Stable-Baselines3", ("stable_baselines3",)
-    games = ("gymnasium", "ale_py")
-    pettingzoo = "PettingZoo"
     return [
         *(
             Case(f"PPO {how}", sb3, "sb3_ppo.py", (how,), kind="sb3", modules=torch)
@@ -186,6 +184,14 @@ def _libraries() -> list[Case]:
             kind="tianshou",
             modules=("tianshou", "torch"),
         ),
+        *_games(),
+    ]
+
+
+def _games() -> list[Case]:
+    games = ("gymnasium", "ale_py")
+    pettingzoo = "PettingZoo"
+    return [
         *(
             Case(
                 name,

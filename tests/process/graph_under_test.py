@@ -20,7 +20,6 @@ from runlane.transport.graph_client import GraphClient
 from runlane.transport.messages import ChildStatus, Status
 
 DEADLINE_S = 30.0
-VENVS = "RUNLANE_VENVS"  # of tests alone (`kinds.py`): a graph refuses what is no setting
 WORKER = Path(__file__).with_name("counting_worker.py")
 
 
@@ -56,7 +55,6 @@ class GraphUnderTest:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                env={name: value for name, value in os.environ.items() if name != VENVS},
             )
         self.client = GraphClient(self.settings)
         try:

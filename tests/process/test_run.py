@@ -144,20 +144,21 @@ def test_a_command_of_which_nothing_is_recorded_is_told_so_loudly(runner: Runner
     places = (f"data_dir={runner.directory / 'data'}", f"transport.run_dir={runner.directory / 'run'}")
     sets = [part for text in (*places, "attach.unhooked_s=0.2") for part in ("--set", text)]
     command = [sys.executable, "-m", "runlane", "run", *sets, "--", sys.executable, "-c", script]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stderr is not None
         said = iter(process.stderr.readline, "")
         assert any("Nothing is recorded after 0.2 s" in line for line in said)
         assert any("lane = attach()" in line for line in said)
         wait_until(lambda: runner.has_worker() and _warnings(runner), "the run says so")
         out, _ = process.communicate("\n", timeout=60)
     assert (process.returncode, out) == (0, "mine\n")
-    assert [text.startswith("Nothing is recorded") for (text,) in _warnings(runner)] == [True]
+    assert [text.startswith("Nothing is recorded") for text in _warnings(runner)] == [True]
     wait_until(runner.is_gone, "the graph it started is gone")
 
 
-def _warnings(runner: Runner) -> list[tuple[str]]:
-    return query(runner.database, "SELECT text FROM logs WHERE level = 'warning'")[1]
+def _warnings(runner: Runner) -> list[str]:
+    return [str(text) for (text,) in query(runner.database, "SELECT text FROM logs WHERE level = 'warning'")[1]]
 
 
 def test_an_unedited_script_is_recorded_unless_it_is_not_to_be(runner: Runner) -> None:
