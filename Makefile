@@ -39,10 +39,11 @@ chaos: $(VENV)/.installed-test  ## kill -9 of everything at random; SEED, ONLY, 
 	PYTHONPATH=tests $(BIN)/python -m chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(FROM),--first-round $(FROM)) $(if $(REPORT),--report $(REPORT))
 
-KINDS := atari cleanrl gym pettingzoo sb3 tianshou
-matrix: $(VENV)/.installed-test  ## unedited scripts of each library, bare and under `runlane run`; ONLY=part of a name
+KINDS := atari cleanrl coach gym pettingzoo sb3 spade tianshou vizdoom
+KIND_TESTS := $(addprefix tests/process/test_,agents.py coach.py godot.py libraries.py spade.py vizdoom.py)
+matrix: $(VENV)/.installed-test  ## unedited scripts of each library, and every kind of worker; ONLY=part of a name
 	for kind in $(KINDS); do .ci/kind $$kind || echo "NO ENVIRONMENT for $$kind: its scripts will be SKIPPED" >&2; done
-	$(PYTEST) -rs tests/matrix/whole.py $(if $(ONLY),-k "$(ONLY)")
+	$(PYTEST) -rs tests/matrix/whole.py $(KIND_TESTS) $(if $(ONLY),-k "$(ONLY)")
 
 pictures: $(VENV)/.installed-dev  ## the pictures of the GUI in docs/images, from a real graph; needs .[bench] and ale-py, box2d
 	$(BIN)/python benchmarks/gui_pictures.py docs/images

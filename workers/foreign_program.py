@@ -41,6 +41,7 @@ from runlane.transport.spool import (
 )
 from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
 from runlane.workers.jsonl_place import Place
+from runlane.workers.secret import masked_arguments
 
 STDOUT = "stdout"
 _DESCRIPTOR = re.compile(r"fd:([0-9]{1,4})")
@@ -96,7 +97,7 @@ def run_foreign(
         run=environment[names.ENV_RUN],
         worker=environment[names.ENV_WORKER_NAME],
         run_name=environment[names.ENV_RUN_NAME],
-        command=shlex.join(command),
+        command=shlex.join(masked_arguments(command)),
         source=source,
         is_resumed=is_resumed,
     )

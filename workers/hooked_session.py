@@ -193,7 +193,7 @@ def _attach_as(suffix: str, facts: Mapping[str, Any], chosen: "Settings | None")
     worker = f"{base[: MAX_WORKER - 1 - len(suffix)]}-{suffix}" if suffix else base
     session = attach(worker=worker, config=dict(_config), settings=chosen)
     if facts:
-        session.note_facts(env=dict(facts))
+        session.note_facts(env=dict(facts))  # versions are those of the moment: the first reset is late enough
     return session
 
 

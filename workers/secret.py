@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 MASK = "***"
@@ -32,6 +32,23 @@ def is_secret(name: str) -> bool:
 def masked(values: Mapping[Any, Any]) -> dict[Any, Any]:
     """The map, with text under such names replaced, at any depth. A number is no secret: `pad_token` may be 0."""
     return {name: _masked(str(name), value) for name, value in values.items()}
+
+
+def masked_arguments(words: Sequence[str]) -> list[str]:
+    """A command line, with what follows options under such names replaced: `--api-key X` and `--api-key=X`.
+
+    Variables that stand before a command, as `HF_TOKEN=X python train.py` in a shell's, likewise.
+    """
+    found: list[str] = []
+    is_next = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if equals and is_secret(name):
+            found.append(f"{name}={MASK}")
+        else:
+            found.append(MASK if is_next and not word.startswith("-") else word)
+        is_next = word.startswith("-") and not equals and is_secret(word)
+    return found
 
 
 def _masked(name: str, value: Any) -> Any:

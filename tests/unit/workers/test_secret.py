@@ -2,7 +2,7 @@
 
 import pytest
 
-from runlane.workers.secret import is_secret, masked
+from runlane.workers.secret import is_secret, masked, masked_arguments
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,18 @@ def test_text_under_such_names_is_masked_at_any_depth() -> None:
         "secret": "",
         "lr": 0.1,
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["train.py", "--wandb-api-key", "abc", "--lr", "1"], ["train.py", "--wandb-api-key", "***", "--lr", "1"]),
+        (["train.py", "--password=abc"], ["train.py", "--password=***"]),
+        (["env", "HF_TOKEN=abc", "python"], ["env", "HF_TOKEN=***", "python"]),
+        (["train.py", "--token", "--verbose"], ["train.py", "--token", "--verbose"]),
+        (["train.py", "--tokens", "30"], ["train.py", "--tokens", "30"]),
+    ],
+)
+def test_a_command_line_keeps_its_secrets(words: list[str], found: list[str]) -> None:
+    """Behind an option, behind its equals sign, and in a variable before the command."""
+    assert masked_arguments(words) == found
