@@ -347,7 +347,8 @@ def documented() -> dict[str, list[str]]:
     for section in SCHEMA_PAGE.read_text("utf-8").split("\n### ")[1:]:
         name = re.match("`(.+?)`", section)
         assert name
-        found[name[1]] = re.findall(r"^\| `(.+?)` \|", section.split("\n## ")[0], re.MULTILINE)
+        columns = section.split("\n## ")[0].split("\n#### ")[0]  # behind it comes what one of them holds
+        found[name[1]] = re.findall(r"^\| `(.+?)` \|", columns, re.MULTILINE)
     return found
 
 
