@@ -159,6 +159,9 @@ WORKER_ATTACHED = _info("WORKER_ATTACHED", "a session is connected to its proxy"
 WORKER_DETACHED = _warning("WORKER_DETACHED", "no graph and no proxy was found: this process records nothing")
 WORKER_UNRECORDED = _info("WORKER_UNRECORDED", "`fast_lane.only` is set: this process shows frames and records nothing")
 WORKER_MODE = _info("WORKER_MODE", "a worker's telemetry mode was switched; the switch is in its stream, too")
+WORKER_TWICE = _warning(
+    "WORKER_TWICE", "a script records steps by itself and its environments are hooked, so steps may be stored twice"
+)
 WORKER_FAULT = _warning("WORKER_FAULT", "telemetry failed inside a worker; training goes on, `count` says how often")
 WORKER_METRIC_LEFT_OUT = _warning(
     "WORKER_METRIC_LEFT_OUT", "a logged value is no number in main memory; it is not recorded. Log a number instead"

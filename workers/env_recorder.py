@@ -4,6 +4,7 @@ An `EnvRecorder` is told of every reset and step of one scalar environment, a `V
 environment. They know sessions and frames, and import no Gymnasium: 0.29, 1.x and the old `gym` are alike here.
 """
 
+import math
 import sys
 import time
 from typing import Any, Literal
@@ -18,7 +19,9 @@ from runlane.workers.final_observation import LastObservation, LastObservations
 
 AutoresetText = Literal["NextStep", "SameStep", "Disabled"]
 
-_PLAIN = {float, int, bool, np.ndarray, np.float64, np.float32, np.int64, np.int32}
+_NUMBERS = {float, int, bool, np.float64, np.float32, np.int64, np.int32}
+_PLAIN = {*_NUMBERS, np.ndarray}
+_FLAGS = {bool, np.bool_}
 _monotonic_ns = time.monotonic_ns
 
 
@@ -67,9 +70,12 @@ class EnvRecorder:
         self._lane = session.lane
         self._render = frames_of(shown_env)
         self._device = DeviceWatch(session)
+        self._is_told = False
+        self.has_ended = False  # by the newest step
 
     def note_reset(self, observation: Any) -> None:
         """It was reset. An episode that had not ended is recorded as abandoned."""
+        self.has_ended = False
         if self._last is None:
             self.session.episode(outcome="abandoned")
         else:
@@ -81,23 +87,37 @@ class EnvRecorder:
             observation, reward, terminated, truncated, _ = result
         else:
             observation, reward, terminated, truncated = ends_of(result)
-        if reward.__class__ not in _PLAIN or action.__class__ not in _PLAIN:
-            if self._device.holds(reward):
+        if reward.__class__ not in _NUMBERS or terminated.__class__ not in _FLAGS or action.__class__ not in _PLAIN:
+            if self._device.holds(reward) or self._device.holds(terminated) or self._device.holds(truncated):
                 return
             action = None if self._device.holds(action) else action
+            reward = self._number(reward)
+        ended = bool(terminated or truncated)
+        is_reset = is_reset and not ended
         if (last := self._last) is not None:
             if is_reset:  # its row is there since the episode ended, with the final observation
                 last.begin(observation)
             else:
                 self.session.step(action, reward, terminated, truncated, observation=last.observation)
-                last.note(observation, is_end=bool(terminated or truncated))
+                last.note(observation, is_end=ended)
         elif is_reset:
             self.session.step(action, reward, terminated, truncated, is_reset=True)
         else:
             self.session.step(action, reward, terminated, truncated)
+        self.has_ended = ended
         lane = self._lane
         if (now_ns := _monotonic_ns()) >= lane.next_ns and lane.is_due(now_ns):
             lane.show(self._render, reward)
+
+    def _number(self, reward: Any) -> float:
+        """A reward that is no plain number. One that is several, or none, is recorded as NaN: the step happened."""
+        try:
+            return float(reward if np.ndim(reward) == 0 else np.asarray(reward).reshape(()))
+        except (TypeError, ValueError) as error:
+            if not self._is_told:
+                self._is_told = True
+                self.session.log(f"rewards that are no number are recorded as NaN: {error}", "warning")
+            return math.nan
 
     def close(self) -> None:
         """It is closed, or gone: an episode that had not ended is abandoned, if its observations are recorded."""

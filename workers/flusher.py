@@ -10,8 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-import zmq
-
 from runlane.config import log_ids
 from runlane.config.errors import JournalError, WireError
 from runlane.config.names import SUPERVISOR
@@ -21,10 +19,11 @@ from runlane.transport.endpoint import is_endpoint_alive, is_role_alive
 from runlane.transport.journal_reader import JournalReader
 from runlane.transport.log import log_event
 from runlane.transport.messages import StreamBye, StreamHello, StreamMode
-from runlane.transport.sockets import Context, Socket, connect_dealer, receive_frames, send_frames
+from runlane.transport.sockets import Socket, connect_dealer, receive_frames, send_frames
 from runlane.transport.wire import decode_control, encode_control, encode_packed
 from runlane.workers.journal_writer import JournalWriter
 from runlane.workers.mode_switch import ModeSwitch
+from runlane.workers.shared_context import give_back_context, take_context
 
 SOCKET_HWM = 16
 HELLO_S = 0.5
@@ -105,7 +104,7 @@ class Flusher:
     # ---- the thread ----
 
     def _run(self) -> None:
-        context: Context = zmq.Context()
+        context = take_context()
         try:
             with connect_dealer(context, self._endpoint, SOCKET_HWM, self._settings.transport) as socket:
                 self._work(socket)
@@ -117,7 +116,7 @@ class Flusher:
             self._ended.set()
             if self._reader is not None:
                 self._reader.close()
-            context.term()
+            give_back_context()
 
     def _work(self, socket: Socket) -> None:
         age_s = self._settings.session.batch_age_ms / 1000

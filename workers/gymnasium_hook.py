@@ -11,6 +11,7 @@ Nothing here touches random numbers, results, exceptions or output. Whatever goe
 
 import functools
 import os
+import re
 import sys
 import threading
 import weakref
@@ -22,6 +23,8 @@ from runlane.workers import hooked_session
 from runlane.workers.layer_table import LayerTable
 
 MARK = "__runlane_hooked__"
+MAX_LAYERS = 64
+_PIXELS = re.compile("render|display|opengl|egl|glx|osmesa|pygame|sdl", re.IGNORECASE)
 _VECTOR_CLASSES = ("VectorEnv", "VectorEnvWrapper", "VectorWrapper")
 
 
@@ -31,8 +34,17 @@ class Place(threading.local):
     depth = 0
     vector_depth = 0
     inner_steps = 0
-    inner_reset: Any = None
+    inner_reset = 0  # id of what was reset
     recorded = 0  # calls of environments by something that is no environment
+    is_plain = True  # of all threads: no other layer than the outermost is recorded
+
+    def __reduce__(self) -> "tuple[Callable[[], Place], tuple[()]]":
+        """Classes that are pickled by value take their methods with them, and those name this."""
+        return _the_place, ()
+
+
+def _the_place() -> Place:
+    return place
 
 
 place = Place()
@@ -76,7 +88,7 @@ def patch_methods(each: type, calls: Mapping[str, Callable[..., Any]]) -> None:
     for name, call in calls.items():
         method = vars(each).get(name)
         if isinstance(method, FunctionType) and not hasattr(method, MARK):
-            setattr(each, name, hooked(method, call))
+            setattr(each, name, hooked_step(method) if call is call_step else hooked(method, call))
 
 
 def patch_class(each: type) -> None:
@@ -91,6 +103,21 @@ def hooked(method: Callable[..., Any], call: Callable[..., Any]) -> Callable[...
     @functools.wraps(method)
     def through(self: Any, *arguments: Any, **options: Any) -> Any:
         return call(method, self, arguments, options)
+
+    setattr(through, MARK, True)
+    return through
+
+
+def hooked_step(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A `step` likewise. Behind the outermost layer it is near to free: there are as many as there are wrappers."""
+
+    @functools.wraps(method)
+    def through(self: Any, *arguments: Any, **options: Any) -> Any:
+        if place.depth and place.is_plain:
+            if "env" not in self.__dict__:  # no wrapper: something has moved
+                place.inner_steps += 1
+            return method(self, *arguments, **options)
+        return call_step(method, self, arguments, options)
 
     setattr(through, MARK, True)
     return through
@@ -150,11 +177,14 @@ def _make(make: Callable[..., Any], module: ModuleType, arguments: Any, options:
         _count_fault()
     try:
         env = make(*arguments, **wanted)
-    except Exception:
-        if wanted is options:
+    except Exception as error:
+        if wanted is options or not _PIXELS.search(repr(error)):
             raise
+        env = None
+    if env is None:  # it cannot be drawn here; as the script asked for it, then
         env = make(*arguments, **options)
     if hooked_session.records_made():
+        Place.is_plain = False
         key = id(env)
         _made[key] = id(_root_of(env))
         weakref.finalize(env, _made.pop, key, None)
@@ -188,7 +218,7 @@ class EnvStream:
         """Open a session, or take one that was given back."""
         from runlane.workers.env_recorder import EnvRecorder
 
-        self.hooked = hooked_session.open_session(*facts_of(env, seed))
+        self.hooked = hooked_session.open_session(kind_of(env, root), lambda: facts_of(env, seed))
         self.pid = os.getpid()
         self.recorder = EnvRecorder(self.hooked.session, weakref.proxy(root), hooked_session.records_observations())
         self.is_over = False
@@ -225,7 +255,7 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
             here.inner_steps += 1
         return step(env, *arguments, **options)
     before = here.depth
-    here.depth, here.inner_steps, here.inner_reset = before + 1, 0, None
+    here.depth, here.inner_steps, here.inner_reset = before + 1, 0, 0
     try:
         result = step(env, *arguments, **options)
     finally:
@@ -234,8 +264,10 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
     try:
         stream = _table.streams.get(id(env)) or _known_stream_of(env)
         if stream is not None:
+            if stream.is_over:  # it was closed, and is stepped all the same
+                stream = _reopened(env)
             # A wrapper that only resets in this step: Gymnasium's Autoreset after an episode's end.
-            is_reset = here.inner_reset is not None and here.inner_reset is not env and not here.inner_steps
+            is_reset = here.inner_reset not in (0, id(env)) and not here.inner_steps and stream.recorder.has_ended
             stream.recorder.note_step(arguments[0] if arguments else options.get("action"), result, is_reset)
     except Exception:
         _count_fault()
@@ -246,7 +278,7 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
     """Reset, and record that where the script itself has called."""
     here = place
     if not _is_recorded(here, env):
-        here.inner_reset = env
+        here.inner_reset = id(env)
         return reset(env, *arguments, **options)
     before = here.depth
     here.depth = before + 1
@@ -256,7 +288,9 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
         here.depth = before
     here.recorded += 1
     try:
-        stream = _table.streams.get(id(env)) or _stream_of(env, options.get("seed"))
+        stream = _table.streams.get(id(env))
+        if stream is None or stream.is_over:
+            stream = _stream_of(env, options.get("seed"))
         if stream is not None:
             stream.recorder.note_reset(observation_of(result))
     except Exception:
@@ -284,7 +318,7 @@ def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
 
 def _close_stream(env: Any) -> None:
     try:
-        stream = _table.pop(env)
+        stream = _table.streams.get(id(env))
         if stream is not None:
             stream.close()
     except Exception:
@@ -307,7 +341,7 @@ def _stream_of(env: Any, seed: Any) -> "EnvStream | None":
     """The stream of a layer that is reset, opened now if it has none, or None where nothing is to be recorded."""
     root = _root_of(env)
     stream = _table.streams.get(id(root))
-    if stream is None and not _is_not_ours(root):
+    if (stream is None or stream.is_over) and not _is_not_ours(root):
         stream = EnvStream(root, env, seed)
         _table.remember(root, stream)
     _table.remember(env, stream)
@@ -325,12 +359,36 @@ def _is_not_ours(root: Any) -> bool:
     return is_vector_class(root.__class__) or hooked_session.is_left(root)
 
 
-def facts_of(env: Any, seed: Any) -> tuple[str, dict[str, Any]]:
-    """The kind of an environment, and what its run says of it."""
+def _reopened(env: Any) -> "EnvStream":
+    root = _root_of(env)
+    stream = EnvStream(root, env, None)
+    _table.remember(root, stream)
+    _table.remember(env, stream)
+    return stream
+
+
+def kind_of(env: Any, root: Any) -> str:
+    """What two environments share that may go on in one stream: id, arguments and layers, not the seed."""
+    spec: Any = getattr(root, "spec", None)
+    given: dict[str, Any] = getattr(spec, "kwargs", None) or {}
+    plain = {
+        key: value if isinstance(value, str | int | float | None) else type(value).__name__
+        for key, value in given.items()
+    }
+    layers: list[str] = []
+    inner: Any = env
+    while inner is not None and len(layers) < MAX_LAYERS:
+        attributes: dict[str, Any] = getattr(inner, "__dict__", {})
+        layers.append(f"{inner.__class__.__name__} {attributes.get('_max_episode_steps', '')}")
+        inner = attributes.get("env")
+    return f"{getattr(spec, 'id', '')}{plain}{layers}"
+
+
+def facts_of(env: Any, seed: Any) -> dict[str, Any]:
+    """What a run says of an environment."""
     from runlane.workers import env_facts
 
-    facts = env_facts.facts_of(env, seed)
-    return str(facts["id"]), facts
+    return env_facts.facts_of(env, seed)
 
 
 def _count_fault() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from runlane.workers.attachment import Session
 
 METRICS_SUFFIX = "metrics"
+SPARE_DESCRIPTORS = 32
 MAX_WORKER = 32  # characters, as `check_name` allows
 _config: dict[str, Any] = {}
 _open: "list[HookedSession]" = []  # of this process, in order of their slots
@@ -74,10 +75,10 @@ def note_config(values: Mapping[str, Any]) -> None:
             _state["metrics"].note_facts(config=dict(_config))
 
 
-def open_session(kind: str, facts: Mapping[str, Any], part: str = "") -> HookedSession:
+def open_session(kind: str, facts: Callable[[], Mapping[str, Any]], part: str = "") -> HookedSession:
     """A session for an environment of this kind: one that was given back, or a new stream in a slot of its own.
 
-    `part` is what of the environment it records, as one of its agents.
+    `facts` are asked for where a stream is opened. `part` is what of the environment it records, as one of its agents.
     """
     with _lock:
         _take_gone()
@@ -86,8 +87,10 @@ def open_session(kind: str, facts: Mapping[str, Any], part: str = "") -> HookedS
             return free.pop(0)
         from runlane.workers.slot import claim_slot
 
+        if not _has_room():
+            return HookedSession(_left_out(kind), -1, kind)
         slot = claim_slot()
-        hooked = HookedSession(_attach(slot, facts, part), slot, kind)
+        hooked = HookedSession(_attach(slot, facts(), part), slot, kind)
         _open.append(hooked)
         return hooked
 
@@ -111,10 +114,50 @@ def _take_gone() -> None:
         _gone.pop()()
 
 
-def session_for_metrics() -> "Session":
-    """The session that takes named scalars: that of this process's first environment, else one of its own."""
-    with _lock:
+def _has_room() -> bool:
+    """Whether one stream more leaves the script enough descriptors: ZeroMQ ends a process that has none left."""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        return len(os.listdir("/proc/self/fd")) + SPARE_DESCRIPTORS <= most // 2  # noqa: PTH208  names alone
+    except OSError:
+        return False
+
+
+def _left_out(kind: str) -> "Session":
+    """What records nothing, because no descriptor is left for it. Said once, here and in the run."""
+    from runlane.config import log_ids
+    from runlane.transport.log import log_event
+    from runlane.workers.unrecorded import DetachedSession
+
+    if not _state.get("is_full"):
+        _state["is_full"] = True
+        text = f"{len(_open)} environments of this process are recorded and no more: descriptors are short"
+        remedy = "raise the limit (ulimit -n 65536), or record the vector environment as one with wrap()"
+        log_event(log_ids.WORKER_DETACHED, reason=f"{text}; {remedy}")
         if _open:
+            _open[0].session.log(f"{text}; {remedy}. The first left out: {kind}", "error")
+    return DetachedSession()
+
+
+def note_own_steps() -> None:
+    """A session of the script's own records its first step. Beside hooked environments that is likely the same step."""
+    if not _open or _state.get("is_twice"):
+        return
+    _state["is_twice"] = True
+    from runlane.config import log_ids
+    from runlane.transport.log import log_event
+
+    text = "the script records steps by itself, and its environments are hooked: each may be stored twice"
+    log_event(log_ids.WORKER_TWICE, remedy="runlane run --no-hook, or leave the recording to the hook")
+    _open[0].session.log(f"{text}; start it with runlane run --no-hook", "warning")
+
+
+def session_for_metrics() -> "Session":
+    """The session that takes named scalars: one, all the time. That of the first environment, else one of its own."""
+    with _lock:
+        if _open and _state["metrics"] is None:
             return _open[0].session
         if _state["metrics"] is None:
             _state["metrics"] = _attach_as(METRICS_SUFFIX, {}, None)
@@ -192,6 +235,7 @@ def _attach_as(suffix: str, facts: Mapping[str, Any], chosen: "Settings | None")
     base = os.environ.get(ENV_WORKER_NAME) or script_name()
     worker = f"{base[: MAX_WORKER - 1 - len(suffix)]}-{suffix}" if suffix else base
     session = attach(worker=worker, config=dict(_config), settings=chosen)
+    session.is_hooked = True
     if facts:
         session.note_facts(env=dict(facts))  # versions are those of the moment: the first reset is late enough
     return session

@@ -134,7 +134,7 @@ def _made(root: Any, env: Any, seed: Any) -> HookedAgents:
         """The first of them takes a slot."""
 
         def _open_first(self, agent: Hashable) -> Any:
-            first = hooked_session.open_session(kind, facts, plain_agent(agent))
+            first = hooked_session.open_session(kind, lambda: facts, plain_agent(agent))
             self._worker = f"{base_name()}-{first.slot}" if first.slot else base_name()
             self._worker_of(agent)
             return first.session

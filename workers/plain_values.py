@@ -22,6 +22,16 @@ def plain_map(info: Mapping[str, Any], max_bytes: int = MAX_MAP_BYTES) -> dict[s
     return found if size <= max_bytes else {"too_large": f"{size} bytes, at most {max_bytes}", "keys": len(found)}
 
 
+def number_of(value: Any) -> float:
+    """A value as a number: also an array of one. Raises `TypeError` or `ValueError` for anything else."""
+    try:
+        return float(value)
+    except TypeError:
+        if getattr(value, "size", 0) != 1:
+            raise
+        return float(value.reshape(()))
+
+
 def short_text(text: object, most: int = MAX_TEXT_CHARACTERS) -> str:
     """The text, cut where it is longer than a record may carry, with a mark that says so."""
     whole = str(text)

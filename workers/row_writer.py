@@ -16,6 +16,7 @@ import numpy as np
 
 from runlane.transport.messages import StepField
 from runlane.transport.records import ABSENT, IS_RESET
+from runlane.workers import hooked_session
 from runlane.workers.episode_tracker import VectorTracker
 from runlane.workers.episode_writer import EpisodeWriter
 from runlane.workers.step_layout import StepLayout, VectorLayout, as_array, field_of
@@ -27,6 +28,8 @@ _TAIL = struct.Struct("<IB")  # env_index and flags
 
 class RowWriter(EpisodeWriter):
     """A stream and the layouts of its step rows."""
+
+    is_hooked = False  # its steps are told by a hook, or by a wrapper that the hooks know of
 
     def final_observation(self, observation: Any, env_index: int = 0) -> None:
         """Record the observation that an episode's last step led to, where observations are recorded.
@@ -132,6 +135,8 @@ class RowWriter(EpisodeWriter):
                 values = layout.convert(action, observation)
                 return layout.pack(layout.prefix, self._journal.seq + 1, *fixed, *values)
         action, observation = self._packable("action", action), self._packable("observation", observation)
+        if not self._journal.schema_count and not self.is_hooked:
+            hooked_session.note_own_steps()
         layout = StepLayout(self._journal.schema_count, action, observation)
         values = layout.convert(action, observation)
         layout.pack(layout.prefix, 0, *fixed, *values)  # raises if no layout can hold it

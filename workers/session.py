@@ -33,7 +33,7 @@ from runlane.transport.records import (
     RunState,
 )
 from runlane.workers.episode_tracker import ONE_STEP, VectorTracker
-from runlane.workers.plain_values import MAX_FACTS_BYTES, MAX_NAME_CHARACTERS, plain_map, short_text
+from runlane.workers.plain_values import MAX_FACTS_BYTES, MAX_NAME_CHARACTERS, number_of, plain_map, short_text
 from runlane.workers.row_writer import RowWriter
 from runlane.workers.stream_writer import NoRoomError, holds_turns
 
@@ -144,7 +144,7 @@ class WorkerSession(RowWriter):
     ) -> None:
         """A step that is unlike the last one, or has to look for room."""
         outcome: Outcome = "terminated" if terminated else "truncated"
-        reward = float(reward)
+        reward = number_of(reward)
         if self._switch.is_skipping and not (self._is_closed or self._is_forked):
             self._step_unkept(reward, outcome, terminated or truncated, info, env_index, is_reset)
             return

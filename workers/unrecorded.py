@@ -44,6 +44,7 @@ class DetachedSession:
     """What `attach()` returns when nothing can record: every call does nothing."""
 
     is_attached = False
+    is_hooked = False
     faults = 0
     env_count: int = 1
     env_steps: int = 0

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from runlane.workers import hooked_session
-from runlane.workers.gymnasium_hook import facts_of, observation_of, patch_family, patch_methods, place
+from runlane.workers.gymnasium_hook import facts_of, kind_of, observation_of, patch_family, patch_methods, place
 from runlane.workers.layer_table import LayerTable
 
 _IN_PROCESSES = "AsyncVectorEnv"
@@ -39,8 +39,8 @@ class VectorStream:
         """Open a session, or take one that was given back."""
         from runlane.workers.env_recorder import VectorRecorder
 
-        kind, facts = facts_of(env, seed)
-        self.hooked = hooked_session.open_session(f"{kind}*{env.num_envs}", facts)
+        kind = kind_of(env, getattr(env, "unwrapped", env))
+        self.hooked = hooked_session.open_session(f"{kind}*{env.num_envs}", lambda: facts_of(env, seed))
         self.pid = os.getpid()
         self.recorder = VectorRecorder(
             self.hooked.session, weakref.proxy(env), hooked_session.records_observations(), False

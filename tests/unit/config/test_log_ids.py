@@ -10,7 +10,19 @@ from runlane.config import log_ids
 from runlane.config.log_ids import REGISTRY, LogId
 
 ROOT = Path(__file__).parents[3]
-SUBJECTS = {"ACTOR", "WIRE", "JOURNAL", "JSONL", "SUPERVISOR", "RUNBUS", "PROXY", "DURABLE", "WORKER", "FASTLANE", "GUI"}
+SUBJECTS = {
+    "ACTOR",
+    "WIRE",
+    "JOURNAL",
+    "JSONL",
+    "SUPERVISOR",
+    "RUNBUS",
+    "PROXY",
+    "DURABLE",
+    "WORKER",
+    "FASTLANE",
+    "GUI",
+}
 
 
 def _used() -> set[str]:

@@ -5,6 +5,7 @@ what real sessions store is compared in tests/process/test_matrix_fast.py.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -257,6 +258,119 @@ envs = wrap(SyncVectorEnv([Counting] * 2), session=own); envs.reset(); envs.step
     assert opened(calls) == ["own"]
     assert steps(calls, "own") == [1]
     assert [call[2] for call in calls if call[0] == "vector"] == [2]
+
+
+def test_a_constructor_that_fails_is_called_once_and_its_error_is_its_own() -> None:
+    """Only where pixels are what fails is the environment made as the script asked for it."""
+    script = """
+class Failing(Counting):
+    metadata = {"render_modes": ["rgb_array"]}
+    def __init__(self, render_mode=None):
+        said["made"] = said.get("made", 0) + 1
+        raise FileNotFoundError("mine")
+gym.register("Failing-v0", Failing)
+try: gym.make("Failing-v0")
+except FileNotFoundError as error: said["context"] = str(error.__context__)
+class Blind(Counting):
+    metadata = {"render_modes": ["rgb_array"]}
+    def __init__(self, render_mode=None):
+        if render_mode: raise RuntimeError("no EGL display here")
+gym.register("Dark-v0", Blind)
+said["mode"] = gym.make("Dark-v0").render_mode
+"""
+    _, said = run(script)
+    assert said == {"made": 1, "context": "None", "mode": None}
+
+
+def test_an_environment_that_was_only_reset_is_not_kept_alive() -> None:
+    """Closed and dropped, it is gone."""
+    script = "import gc, weakref\nenv = gym.wrappers.TimeLimit(Counting(), 9); env.reset()\n"
+    script += "gone = weakref.ref(env.unwrapped); env.close(); del env; gc.collect(); said['is_gone'] = gone() is None"
+    _, said = run(script)
+    assert said == {"is_gone": True}
+
+
+# ---- numbers and ends ------------------------------------------------------------------------------------
+
+
+def test_a_step_that_resets_what_it_wraps_is_a_step_all_the_same() -> None:
+    """A bandit: every step is an episode, and begins the next one of what is inside. No Autoreset."""
+    script = """
+class Bandit(gym.Wrapper):
+    def step(self, action):
+        self.env.reset()
+        return self.observation_space.low, 1.0, True, False, {}
+env = Bandit(Counting())
+for _ in range(3): env.reset(); env.step(0)
+"""
+    calls, _ = run(script)
+    assert [call[2:] for call in calls if call[0] == "step"] == [[1, True, False]] * 3
+
+
+def test_steps_after_a_close_are_recorded() -> None:
+    """Some environments close only a window."""
+    calls, _ = run("env = Counting(); env.reset(); env.step(0); env.close(); env.step(0); env.reset(); env.step(0)")
+    assert steps(calls) == [1, 2, 1]
+    assert opened(calls) == [""]
+
+
+@pytest.mark.parametrize(("reward", "found"), [("np.ones(1)", 1.0), ("np.ones((1, 1))", 1.0), ("np.ones(3)", None)])
+def test_a_reward_that_is_an_array_loses_no_step(reward: str, found: float | None) -> None:
+    """Of one it is that one; of several it is not a number, and is told once."""
+    script = "import numpy as np\nclass Odd(Counting):\n"
+    script += f"    def step(self, action): return 0, {reward}, True, False, {{}}\n"
+    script += "env = Odd(); env.reset()\nfor _ in range(3): env.step(0)"
+    calls, _ = run(script)
+    kept = steps(calls)
+    assert len(kept) == 3
+    assert all(reward == found if found else math.isnan(reward) for reward in kept)
+    assert len([call for call in calls if call[0] == "log"]) == (0 if found else 1)
+
+
+def test_flags_on_a_device_are_not_read_either() -> None:
+    """A plain reward, and ends on the GPU."""
+    script = """
+class Flag:
+    device = "cuda:0"
+    def __bool__(self): raise AssertionError("read")
+class Flagged(Counting):
+    def step(self, action): return 0, 1.0, Flag(), Flag(), {}
+env = Flagged(); env.reset(); env.step(0)
+"""
+    calls, _ = run(script)
+    assert [call[0] for call in calls] == ["open", "episode", "log"]
+
+
+# ---- streams and what they say ---------------------------------------------------------------------------
+
+
+def test_other_arguments_are_another_stream() -> None:
+    """Of one id: what the run says of its environment stays true."""
+    script = "for limit in (5, 9, 5):\n    env = gym.make('CartPole-v1', max_episode_steps=limit)\n"
+    script += "    env.reset(); env.step(0); env.close()"
+    calls, _ = run(script)
+    assert opened(calls) == ["", "1"]
+    assert [call[2]["max_episode_steps"] for call in calls if call[0] == "open"] == [5, 9]
+
+
+def test_scalars_stay_in_the_stream_that_they_began_in() -> None:
+    """Also where the first environment comes after the first scalar."""
+    script = "one = hooked_session.session_for_metrics()\nenv = Counting(); env.reset()\n"
+    script += "said['same'] = hooked_session.session_for_metrics() is one"
+    calls, said = run(script)
+    assert opened(calls) == ["metrics", ""]
+    assert said == {"same": True}
+
+
+def test_where_descriptors_are_short_training_goes_on_and_the_run_says_so() -> None:
+    """ZeroMQ would end the process that has none left."""
+    script = "import resource\nenv = Counting(); env.reset(); env.step(0)\n"
+    script += "resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))\nlater = [Counting() for _ in range(3)]\n"
+    script += "for one in later: one.reset(); said['at'] = one.step(0)[1]"
+    calls, said = run(script)
+    assert said == {"at": 1}
+    assert opened(calls) == [""]
+    assert [call[3] for call in calls if call[0] == "log"] == ["error"]
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------
