@@ -76,8 +76,8 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
 
 def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Reset all, or those of a mask."""
-    given: dict[str, Any] = options.get("options") or {}
-    mask = given.get("reset_mask")  # before: Gymnasium takes it out of the map
+    given: Any = options.get("options")  # Gymnasium wants a map, but another may want a list of them
+    mask: Any = given.get("reset_mask") if isinstance(given, dict) else None  # now: Gymnasium takes it out of the map
     result, is_outermost = _call(reset, env, arguments, options)
     if is_outermost:
         try:

@@ -108,7 +108,8 @@ class RecordedVectorEnv(VectorWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
-        mask = options.get("reset_mask") if options else None  # Gymnasium takes it out of the map
+        given: Any = options  # Gymnasium wants a map, but another may want a list of them
+        mask: Any = given.get("reset_mask") if isinstance(given, dict) else None  # now: Gymnasium takes it out of the map
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # its hint forbids a list, its code takes one
         if not self._is_told:
             self._is_told = True
