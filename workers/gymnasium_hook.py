@@ -29,6 +29,7 @@ class Place(threading.local):
     """Where a thread is: how deep inside an environment's call, and what was called in there."""
 
     depth = 0
+    outer_is_vector = False  # whether the outermost environment wraps a vector environment
     vector_depth = 0
     inner_steps = 0
     inner_reset: Any = None
@@ -36,6 +37,8 @@ class Place(threading.local):
 
 
 place = Place()
+total_recorded = [0]  # the same as `place.recorded`, of all threads
+_vector_envs: list[str] = []  # classes of vector environments that are environments, as all were before Gymnasium 1.0
 _made: dict[int, int] = {}  # where that is the recorded layer: ids of what `make` has returned, and of what is in it
 
 
@@ -81,7 +84,9 @@ def patch_methods(each: type, calls: Mapping[str, Callable[..., Any]]) -> None:
 
 def patch_class(each: type) -> None:
     """Hook what this class itself defines. A vector environment is another hook's."""
-    if not is_vector_class(each):
+    if is_vector_class(each):
+        _vector_envs.append(each.__name__)
+    else:
         patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
 
 
@@ -225,12 +230,15 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
             here.inner_steps += 1
         return step(env, *arguments, **options)
     before = here.depth
+    if not before:
+        here.outer_is_vector = _is_around_vector(env)
     here.depth, here.inner_steps, here.inner_reset = before + 1, 0, None
     try:
         result = step(env, *arguments, **options)
     finally:
         here.depth = before
     here.recorded += 1
+    total_recorded[0] += 1
     try:
         stream = _table.streams.get(id(env)) or _known_stream_of(env)
         if stream is not None:
@@ -249,12 +257,15 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
         here.inner_reset = env
         return reset(env, *arguments, **options)
     before = here.depth
+    if not before:
+        here.outer_is_vector = _is_around_vector(env)
     here.depth = before + 1
     try:
         result = reset(env, *arguments, **options)
     finally:
         here.depth = before
     here.recorded += 1
+    total_recorded[0] += 1
     try:
         stream = _table.streams.get(id(env)) or _stream_of(env, options.get("seed"))
         if stream is not None:
@@ -319,6 +330,13 @@ def _root_of(env: Any) -> Any:
         return env.unwrapped
     except Exception:
         return env
+
+
+def _is_around_vector(env: Any) -> bool:
+    """Whether it wraps a vector environment. One with a stream does not, and needs no closer look."""
+    if not _vector_envs or "env" not in env.__dict__ or _table.streams.get(id(env)) is not None:
+        return False
+    return is_vector_class(_root_of(env).__class__)
 
 
 def _is_not_ours(root: Any) -> bool:
