@@ -91,11 +91,13 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
 
 def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Close, and let the stream go."""
+    if place.vector_depth:
+        return close(env, *arguments, **options)
     try:
-        return _call(close, env, arguments, options)[0]
+        return _call_outermost(close, env, arguments, options)
     finally:
         try:
-            stream = None if place.vector_depth else _table.pop(env)
+            stream = _table.pop(env)
             if stream is not None:
                 stream.close()
         except Exception as error:
@@ -103,10 +105,20 @@ def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
 
 
 def _call(method: Callable[..., Any], env: Any, arguments: Any, options: Any) -> tuple[Any, bool]:
-    """What the method returns, and whether it is recorded: it was called by no vector environment and steps none."""
+    """What the method returns, and whether it is the call of a script: neither a vector environment's nor a scalar's.
+
+    What a scalar environment steps to make its own step is recorded as that. A wrapper around a vector environment is
+    none, though before Gymnasium 1.0 it was an environment.
+    """
     here = place
-    if here.vector_depth:
+    if here.vector_depth or (here.depth and not here.outer_is_vector):
         return method(env, *arguments, **options), False
+    return _call_outermost(method, env, arguments, options), True
+
+
+def _call_outermost(method: Callable[..., Any], env: Any, arguments: Any, options: Any) -> Any:
+    """What the method returns. If it steps parts that are recorded, or the script records it, it has no stream."""
+    here = place
     is_left = hooked_session.is_left(getattr(env, "unwrapped", env))
     depth, recorded = here.depth, here.recorded
     here.vector_depth = 1
@@ -117,7 +129,7 @@ def _call(method: Callable[..., Any], env: Any, arguments: Any, options: Any) ->
         here.vector_depth, here.depth = 0, depth
     if here.recorded != recorded or is_left:
         _table.remember(env, None)
-    return result, True
+    return result
 
 
 def _stream_of(env: Any, seed: Any) -> "VectorStream | None":
