@@ -94,3 +94,67 @@ again = Counting(); again.reset(); again.step(0)
     assert steps(calls)[:3] == steps(calls, "1") == [1, 2, 3]
     assert len(steps(calls)) == 4  # what was closed is taken up again
     assert steps(calls, "2") == [1] * 3
+
+
+# ---- threads ---------------------------------------------------------------------------------------------
+
+THREADED = """
+from concurrent.futures import ThreadPoolExecutor
+class Threaded(Native):
+    def __init__(self):
+        self.parts = [Counting() for _ in range(2)]
+        self.pool = ThreadPoolExecutor(2)
+    def reset(self, *, seed=None, options=None):
+        return np.stack([found[0] for found in self.pool.map(lambda part: part.reset(), self.parts)]), {}
+    def step(self, actions):
+        found = list(self.pool.map(lambda part: part.step(0), self.parts))
+        return (np.stack([each[0] for each in found]), *(np.array([each[at] for each in found]) for at in (1, 2, 3)), {})
+class Hidden(Threaded):
+    def __init__(self):
+        local = threading.local()
+        def make(): local.part = Counting()
+        self.pools = [ThreadPoolExecutor(1, initializer=make) for _ in range(2)]
+        class Every:
+            def map(self, call, parts): return [each.result() for each in [pool.submit(lambda: call(local.part)) for pool in pools]]
+        pools, self.pool, self.parts = self.pools, Every(), None
+"""
+
+
+@pytest.mark.parametrize("kind", ["Threaded", "Hidden"])
+def test_parts_that_are_stepped_in_threads_are_recorded_once(kind: str) -> None:
+    """Whether the vector environment holds them, or only its threads do."""
+    script = "import threading\n" + NATIVE + THREADED + f"envs = {kind}(); envs.reset()\n"
+    calls, _ = run(script + "for _ in range(5): envs.step(np.zeros(2, int))")
+    assert not [call for call in calls if call[0] == "vector"]
+    assert sorted(opened(calls)) == ["", "1"]
+    assert steps(calls) == steps(calls, "1") == [1, 2, 3, 4, 5]
+
+
+def test_a_vector_environment_of_threads_that_the_script_records_is_recorded_once() -> None:
+    """`wrap()` around it: its parts are left alone, whatever thread steps them."""
+    script = "import threading\nfrom runlane.workers import wrap\n" + NATIVE + THREADED
+    script += "envs = wrap(Threaded(), session=Session('own', {})); envs.reset(); envs.step(np.zeros(2, int))"
+    calls, _ = run(script)
+    assert opened(calls) == ["own"]
+    assert [call[1] for call in calls if call[0] == "vector"] == ["own"]
+    assert not steps(calls)
+
+
+def test_another_thread_at_work_keeps_no_vector_environment_from_being_recorded() -> None:
+    """An evaluation that goes on beside it, at its first reset as at any step."""
+    script = "import threading\n" + NATIVE + """
+turn, done = threading.Semaphore(0), threading.Semaphore(0)
+class Slow(Native):
+    def reset(self, **options): turn.release(); done.acquire(); return super().reset(**options)
+    def step(self, actions): turn.release(); done.acquire(); return super().step(actions)
+def evaluate():
+    other = Counting(); turn.acquire(); other.reset(); done.release()
+    for _ in range(5): turn.acquire(); other.step(0); done.release()
+beside = threading.Thread(target=evaluate); beside.start()
+envs = Slow(); envs.reset()
+for _ in range(5): envs.step(np.zeros(2, int))
+beside.join()
+"""
+    calls, _ = run(script)
+    assert len([call for call in calls if call[0] == "vector"]) == 5
+    assert steps(calls) == [1, 2, 3, 4, 5]
