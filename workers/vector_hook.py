@@ -23,7 +23,7 @@ from runlane.workers.gymnasium_hook import (
 )
 from runlane.workers.layer_table import LayerTable
 
-_IN_PROCESSES = "AsyncVectorEnv"
+IN_PROCESSES = "AsyncVectorEnv"
 _PARTS_DEPTH = 4  # as `envs.pool.workers[0].env`
 _MAX_HELD = 10_000  # objects to look at in search of parts
 
@@ -200,7 +200,7 @@ def _stream_of(env: Any, seed: Any) -> "VectorStream | None":
         return streams[id(env)]
     root = getattr(env, "unwrapped", env)
     stream = streams.get(id(root))
-    if stream is None and not any(base.__name__ == _IN_PROCESSES for base in type(root).__mro__):
+    if stream is None and not any(base.__name__ == IN_PROCESSES for base in type(root).__mro__):
         stream = VectorStream(env, seed)
         _table.remember(root, stream)
     _table.remember(env, stream)

@@ -19,6 +19,7 @@ from runlane.workers.attachment import Session, attach
 from runlane.workers.env_facts import facts_of
 from runlane.workers.env_recorder import EnvRecorder, VectorRecorder
 from runlane.workers.run_facts import versions
+from runlane.workers.vector_hook import IN_PROCESSES
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv, VectorWrapper
@@ -41,17 +42,33 @@ def wrap(
 
     `with_observations` stores the observation each action was chosen on, and the final one of each episode.
     `per_env_rows` stores a vector step as n rows instead of one packed row. Closing the environment closes a session
-    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded twice.
+    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded twice: the
+    parts of an `AsyncVectorEnv` then record themselves where they live, and `env.session` is for all else.
     Raises `TypeError` for anything but a Gymnasium environment.
     """
     if not isinstance(env, gymnasium.Env | VectorEnv):
         raise TypeError(f"wrap() takes a Gymnasium environment, got {type(env).__name__}")
+    if hooked_session.is_armed() and _is_in_processes(env):
+        return _with_session(env, session, config)
     hooked_session.leave(env)
     is_own = session is None
     chosen = session or attach(name or _name_of(env), worker=worker, config=config)
     if isinstance(env, VectorEnv):
         return RecordedVectorEnv(env, chosen, is_own, with_observations, per_env_rows)
     return RecordedEnv(env, chosen, is_own, with_observations)
+
+
+def _is_in_processes(env: Any) -> bool:
+    return isinstance(env, VectorEnv) and any(each.__name__ == IN_PROCESSES for each in type(env.unwrapped).__mro__)
+
+
+def _with_session(env: Any, session: Session | None, config: Mapping[str, Any] | None) -> "SessionVectorEnv":
+    """Its processes have hooks of their own, which cannot be told to leave it: so nothing is recorded here."""
+    if config is not None:
+        hooked_session.note_config(config)
+    chosen = session or hooked_session.session_for_metrics()
+    chosen.log(f"the {env.num_envs} parts of {type(env.unwrapped).__name__} record themselves: wrap() records no step")
+    return SessionVectorEnv(env, chosen)
 
 
 def _name_of(env: Any) -> str | None:
@@ -91,6 +108,15 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._recorder.close()
         if self._is_own:
             self.session.close()
+
+
+class SessionVectorEnv(VectorWrapper):
+    """A vector environment whose parts record themselves, and the session for what is no step of theirs."""
+
+    def __init__(self, env: Any, session: Session) -> None:
+        """Use `wrap`."""
+        super().__init__(env)
+        self.session = session
 
 
 class RecordedVectorEnv(VectorWrapper):

@@ -158,3 +158,44 @@ beside.join()
     calls, _ = run(script)
     assert len([call for call in calls if call[0] == "vector"]) == 5
     assert steps(calls) == [1, 2, 3, 4, 5]
+
+
+# ---- processes -------------------------------------------------------------------------------------------
+
+IN_PROCESSES = """
+import os
+from runlane.workers import wrap
+read_end, write_end = os.pipe()
+Session.step = lambda self, *a, **k: os.write(write_end, b".")  # in whatever process
+"""
+
+
+@pytest.mark.parametrize(("session", "suffix"), [("None", "metrics"), ("Session('own', {})", "own")])
+def test_the_parts_of_an_environment_of_processes_are_recorded_by_themselves_alone(session: str, suffix: str) -> None:
+    """`wrap()` around an AsyncVectorEnv: it has a session, for scalars, and what it is given of its run is known."""
+    script = IN_PROCESSES + f"""
+envs = wrap(gym.vector.AsyncVectorEnv([Counting] * 2, context="fork"), session={session}, config={{"rate": 3}})
+envs.reset(seed=0)
+for _ in range(5): found = envs.step([0, 0])
+said["reward"] = list(found[1])
+envs.close()
+envs.session.log("after", "info")
+said["steps"] = len(os.read(read_end, 100))
+said["config"] = hooked_session._config
+"""
+    calls, said = run(script)
+    assert said == {"reward": [5, 5], "steps": 10, "config": {"rate": 3}}
+    assert opened(calls) == [suffix]
+    assert not [call for call in calls if call[0] == "vector"]
+    assert [call[2].partition(" record")[0] for call in calls if call[0] == "log"] == [
+        "the 2 parts of AsyncVectorEnv",
+        "after",
+    ]
+
+
+def test_an_environment_of_processes_is_recorded_by_wrap_where_nothing_is_hooked() -> None:
+    """As without `runlane run`."""
+    script = "hooked_session.is_armed = lambda: False\nfrom runlane.workers import wrap\n"
+    script += "envs = wrap(gym.vector.AsyncVectorEnv([Counting] * 2), session=Session('own', {}))\n"
+    calls, _ = run(script + "envs.reset(); envs.step([0, 0]); envs.close()")
+    assert [call[1] for call in calls if call[0] == "vector"] == ["own"]
