@@ -87,8 +87,7 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
 
 def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Reset all, or those of a mask."""
-    given: Any = options.get("options")  # Gymnasium wants a map, but another may want a list of them
-    mask: Any = given.get("reset_mask") if isinstance(given, dict) else None  # now: Gymnasium takes it out of the map
+    mask = mask_of(options.get("options"))  # before: Gymnasium takes it out of the map
     result, is_outermost = _call(reset, env, arguments, options)
     if is_outermost:
         try:
@@ -98,6 +97,13 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
         except Exception as error:
             hooked_session.count_fault(error)
     return result
+
+
+def mask_of(options: Any) -> Any:
+    """Which parts are reset, None for all. Gymnasium wants a map of options, another may want a list of such."""
+    given: Any = options
+    is_map = isinstance(options, dict)
+    return given.get("reset_mask") if is_map else None
 
 
 def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -179,16 +185,20 @@ def _parts_of(env: Any) -> list[Any]:
     level: list[Any] = [getattr(env, "unwrapped", env)]
     for _ in range(_PARTS_DEPTH):
         level = [inner for each in level for inner in _held_by(each)][:_MAX_HELD]
-        parts += [each for each in level if hasattr(type(each), MARK)]
-        level = [each for each in level if not hasattr(type(each), MARK)]
+        parts += [each for each in level if _is_env(each)]
+        level = [each for each in level if not _is_env(each)]
     return parts
 
 
+def _is_env(each: object) -> bool:
+    return hasattr(type(each), MARK)
+
+
 def _held_by(each: Any) -> list[Any]:
-    kind: Any = type(each)
+    kind: Any = each.__class__
     if kind in (list, tuple, set, frozenset, dict):
         return list(each.values() if kind is dict else each)
-    if issubclass(kind, type | ModuleType | FunctionType):  # all the world hangs on those
+    if isinstance(each, type | ModuleType | FunctionType):  # all the world hangs on those
         return []
     held: dict[str, Any] = getattr(each, "__dict__", {})
     return list(held.values())

@@ -19,7 +19,7 @@ from runlane.workers.attachment import Session, attach
 from runlane.workers.env_facts import facts_of
 from runlane.workers.env_recorder import EnvRecorder, VectorRecorder
 from runlane.workers.run_facts import versions
-from runlane.workers.vector_hook import IN_PROCESSES
+from runlane.workers.vector_hook import IN_PROCESSES, mask_of
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv, VectorWrapper
@@ -42,13 +42,13 @@ def wrap(
 
     `with_observations` stores the observation each action was chosen on, and the final one of each episode.
     `per_env_rows` stores a vector step as n rows instead of one packed row. Closing the environment closes a session
-    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded twice: the
-    parts of an `AsyncVectorEnv` then record themselves where they live, and `env.session` is for all else.
+    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded twice:
+    the parts of an `AsyncVectorEnv` then record themselves where they live, and `env.session` is for all else.
     Raises `TypeError` for anything but a Gymnasium environment.
     """
     if not isinstance(env, gymnasium.Env | VectorEnv):
         raise TypeError(f"wrap() takes a Gymnasium environment, got {type(env).__name__}")
-    if hooked_session.is_armed() and _is_in_processes(env):
+    if isinstance(env, VectorEnv) and hooked_session.is_armed() and _is_in_processes(env):
         return _with_session(env, session, config)
     hooked_session.leave(env)
     is_own = session is None
@@ -59,7 +59,8 @@ def wrap(
 
 
 def _is_in_processes(env: Any) -> bool:
-    return isinstance(env, VectorEnv) and any(each.__name__ == IN_PROCESSES for each in type(env.unwrapped).__mro__)
+    root: Any = env.unwrapped
+    return any(each.__name__ == IN_PROCESSES for each in root.__class__.__mro__)
 
 
 def _with_session(env: Any, session: Session | None, config: Mapping[str, Any] | None) -> "SessionVectorEnv":
@@ -134,8 +135,7 @@ class RecordedVectorEnv(VectorWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
-        given: Any = options  # Gymnasium wants a map, but another may want a list of them
-        mask: Any = given.get("reset_mask") if isinstance(given, dict) else None  # now: Gymnasium takes it out of the map
+        mask = mask_of(options)  # before: Gymnasium takes it out of the map
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # its hint forbids a list, its code takes one
         if not self._is_told:
             self._is_told = True

@@ -23,12 +23,15 @@ class Native(gym.vector.VectorEnv):
 
 def test_options_that_are_no_map_are_the_environments_own_matter() -> None:
     """A list with a map for each part; hooked, and behind `wrap()`."""
-    script = NATIVE + """
+    script = (
+        NATIVE
+        + """
 from runlane.workers import wrap
 each = [{"level": 1}, {"level": 2}]
 for envs in (Native(), wrap(Native(), session=Session("own", {}))):
     envs.reset(options=each); envs.step(np.zeros(2, int))
 """
+    )
     calls, said = run(script)
     assert said["options"] == [{"level": 1}, {"level": 2}]
     assert [call[1] for call in calls if call[0] == "vector"] == ["", "own"]
@@ -62,7 +65,6 @@ def test_a_vector_environment_inside_a_scalar_one_is_not_recorded_beside_it(inne
     assert opened(calls) == [""]
     assert steps(calls) == [7.0] * 5
     assert not [call for call in calls if call[0] == "vector"]
-
 
 
 def test_the_parts_of_a_vector_environment_inside_an_environments_wrapper_are_recorded() -> None:
@@ -108,14 +110,16 @@ class Threaded(Native):
         return np.stack([found[0] for found in self.pool.map(lambda part: part.reset(), self.parts)]), {}
     def step(self, actions):
         found = list(self.pool.map(lambda part: part.step(0), self.parts))
-        return (np.stack([each[0] for each in found]), *(np.array([each[at] for each in found]) for at in (1, 2, 3)), {})
+        rest = (np.array([each[at] for each in found]) for at in (1, 2, 3))
+        return np.stack([each[0] for each in found]), *rest, {}
 class Hidden(Threaded):
     def __init__(self):
         local = threading.local()
         def make(): local.part = Counting()
         self.pools = [ThreadPoolExecutor(1, initializer=make) for _ in range(2)]
         class Every:
-            def map(self, call, parts): return [each.result() for each in [pool.submit(lambda: call(local.part)) for pool in pools]]
+            def map(self, call, parts):
+                return [each.result() for each in [pool.submit(lambda: call(local.part)) for pool in pools]]
         pools, self.pool, self.parts = self.pools, Every(), None
 """
 
@@ -142,7 +146,10 @@ def test_a_vector_environment_of_threads_that_the_script_records_is_recorded_onc
 
 def test_another_thread_at_work_keeps_no_vector_environment_from_being_recorded() -> None:
     """An evaluation that goes on beside it, at its first reset as at any step."""
-    script = "import threading\n" + NATIVE + """
+    script = (
+        "import threading\n"
+        + NATIVE
+        + """
 turn, done = threading.Semaphore(0), threading.Semaphore(0)
 class Slow(Native):
     def reset(self, **options): turn.release(); done.acquire(); return super().reset(**options)
@@ -155,6 +162,7 @@ envs = Slow(); envs.reset()
 for _ in range(5): envs.step(np.zeros(2, int))
 beside.join()
 """
+    )
     calls, _ = run(script)
     assert len([call for call in calls if call[0] == "vector"]) == 5
     assert steps(calls) == [1, 2, 3, 4, 5]
@@ -173,7 +181,9 @@ Session.step = lambda self, *a, **k: os.write(write_end, b".")  # in whatever pr
 @pytest.mark.parametrize(("session", "suffix"), [("None", "metrics"), ("Session('own', {})", "own")])
 def test_the_parts_of_an_environment_of_processes_are_recorded_by_themselves_alone(session: str, suffix: str) -> None:
     """`wrap()` around an AsyncVectorEnv: it has a session, for scalars, and what it is given of its run is known."""
-    script = IN_PROCESSES + f"""
+    script = (
+        IN_PROCESSES
+        + f"""
 envs = wrap(gym.vector.AsyncVectorEnv([Counting] * 2, context="fork"), session={session}, config={{"rate": 3}})
 envs.reset(seed=0)
 for _ in range(5): found = envs.step([0, 0])
@@ -183,6 +193,7 @@ envs.session.log("after", "info")
 said["steps"] = len(os.read(read_end, 100))
 said["config"] = hooked_session._config
 """
+    )
     calls, said = run(script)
     assert said == {"reward": [5, 5], "steps": 10, "config": {"rate": 3}}
     assert opened(calls) == [suffix]
