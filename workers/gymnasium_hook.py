@@ -32,6 +32,7 @@ class Place(threading.local):
     """Where a thread is: how deep inside an environment's call, and what was called in there."""
 
     depth = 0
+    outer_is_vector = False  # whether the outermost environment wraps a vector environment
     vector_depth = 0
     inner_steps = 0
     inner_reset = 0  # id of what was reset
@@ -48,6 +49,8 @@ def _the_place() -> Place:
 
 
 place = Place()
+total_recorded = [0]  # the same as `place.recorded`, of all threads
+_vector_envs: list[str] = []  # classes of vector environments that are environments, as all were before Gymnasium 1.0
 _made: dict[int, int] = {}  # where that is the recorded layer: ids of what `make` has returned, and of what is in it
 
 
@@ -93,7 +96,9 @@ def patch_methods(each: type, calls: Mapping[str, Callable[..., Any]]) -> None:
 
 def patch_class(each: type) -> None:
     """Hook what this class itself defines. A vector environment is another hook's."""
-    if not is_vector_class(each):
+    if is_vector_class(each):
+        _vector_envs.append(each.__name__)
+    else:
         patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
 
 
@@ -255,12 +260,15 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
             here.inner_steps += 1
         return step(env, *arguments, **options)
     before = here.depth
+    if not before:
+        here.outer_is_vector = _is_around_vector(env)
     here.depth, here.inner_steps, here.inner_reset = before + 1, 0, 0
     try:
         result = step(env, *arguments, **options)
     finally:
         here.depth = before
     here.recorded += 1
+    total_recorded[0] += 1
     try:
         stream = _table.streams.get(id(env)) or _known_stream_of(env)
         if stream is not None:
@@ -281,12 +289,15 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
         here.inner_reset = id(env)
         return reset(env, *arguments, **options)
     before = here.depth
+    if not before:
+        here.outer_is_vector = _is_around_vector(env)
     here.depth = before + 1
     try:
         result = reset(env, *arguments, **options)
     finally:
         here.depth = before
     here.recorded += 1
+    total_recorded[0] += 1
     try:
         stream = _table.streams.get(id(env))
         if stream is None or stream.is_over:
@@ -353,6 +364,13 @@ def _root_of(env: Any) -> Any:
         return env.unwrapped
     except Exception:
         return env
+
+
+def _is_around_vector(env: Any) -> bool:
+    """Whether it wraps a vector environment. One with a stream does not, and needs no closer look."""
+    if not _vector_envs or "env" not in env.__dict__ or _table.streams.get(id(env)) is not None:
+        return False
+    return is_vector_class(_root_of(env).__class__)
 
 
 def _is_not_ours(root: Any) -> bool:

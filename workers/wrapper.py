@@ -19,6 +19,7 @@ from runlane.workers.attachment import Session, attach
 from runlane.workers.env_facts import facts_of
 from runlane.workers.env_recorder import EnvRecorder, VectorRecorder
 from runlane.workers.run_facts import versions
+from runlane.workers.vector_hook import IN_PROCESSES, mask_of
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv, VectorWrapper
@@ -41,17 +42,34 @@ def wrap(
 
     `with_observations` stores the observation each action was chosen on, and the final one of each episode.
     `per_env_rows` stores a vector step as n rows instead of one packed row. Closing the environment closes a session
-    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded twice.
+    that `wrap` opened itself. Where the script runs under `runlane run`, what is wrapped here is not recorded twice:
+    the parts of an `AsyncVectorEnv` then record themselves where they live, and `env.session` is for all else.
     Raises `TypeError` for anything but a Gymnasium environment.
     """
     if not isinstance(env, gymnasium.Env | VectorEnv):
         raise TypeError(f"wrap() takes a Gymnasium environment, got {type(env).__name__}")
+    if isinstance(env, VectorEnv) and hooked_session.is_armed() and _is_in_processes(env):
+        return _with_session(env, session, config)
     hooked_session.leave(env)
     is_own = session is None
     chosen = session or attach(name or _name_of(env), worker=worker, config=config)
     if isinstance(env, VectorEnv):
         return RecordedVectorEnv(env, chosen, is_own, with_observations, per_env_rows)
     return RecordedEnv(env, chosen, is_own, with_observations)
+
+
+def _is_in_processes(env: Any) -> bool:
+    root: Any = env.unwrapped
+    return any(each.__name__ == IN_PROCESSES for each in root.__class__.__mro__)
+
+
+def _with_session(env: Any, session: Session | None, config: Mapping[str, Any] | None) -> "SessionVectorEnv":
+    """Its processes have hooks of their own, which cannot be told to leave it: so nothing is recorded here."""
+    if config is not None:
+        hooked_session.note_config(config)
+    chosen = session or hooked_session.session_for_metrics()
+    chosen.log(f"the {env.num_envs} parts of {type(env.unwrapped).__name__} record themselves: wrap() records no step")
+    return SessionVectorEnv(env, chosen)
 
 
 def _name_of(env: Any) -> str | None:
@@ -93,6 +111,15 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.session.close()
 
 
+class SessionVectorEnv(VectorWrapper):
+    """A vector environment whose parts record themselves, and the session for what is no step of theirs."""
+
+    def __init__(self, env: Any, session: Session) -> None:
+        """Use `wrap`."""
+        super().__init__(env)
+        self.session = session
+
+
 class RecordedVectorEnv(VectorWrapper):
     """A vector environment whose every step is recorded, with autoreset steps flagged."""
 
@@ -108,7 +135,7 @@ class RecordedVectorEnv(VectorWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all, or those of `options["reset_mask"]`. Episodes that had not ended are abandoned."""
-        mask = options.get("reset_mask") if options else None  # Gymnasium takes it out of the map
+        mask = mask_of(options)  # before: Gymnasium takes it out of the map
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # its hint forbids a list, its code takes one
         if not self._is_told:
             self._is_told = True
