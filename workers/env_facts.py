@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runlane.workers.plain_values import plain_map, short_text
+from runlane.workers.secret import masked
 
 MAX_SPACE_CHARACTERS = 1_000
 MAX_LAYERS = 32
@@ -22,13 +23,13 @@ _SPACES = {
 def facts_of(env: Any, seed: Any = None) -> dict[str, Any]:
     """Id, arguments, spaces, limits, modes and layers of an environment, and the seed of its first reset. Never raises.
 
-    `env` is the outermost layer that is known.
+    `env` is the outermost layer that is known. Text under names of secrets is masked.
     """
     found: dict[str, Any] = {"id": type(env).__name__, "layer": type(env).__name__, "seed": seed}
     for tell in (_layers, _spec, _spaces, _modes):
         with contextlib.suppress(Exception):  # an environment may be anything
             found |= tell(env)
-    return plain_map(found)
+    return masked(plain_map(found))
 
 
 def _layers(env: Any) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def _spec(env: Any) -> dict[str, Any]:
 def _spaces(env: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, places in _SPACES.items():
-        space = next((space for place in places if (space := getattr(env, place, None)) is not None), None)
+        space = next((space for place in places if (space := _told_by(env, place)) is not None), None)
         if space is not None:
             found[name] = short_text(space, MAX_SPACE_CHARACTERS)
     return found
@@ -75,9 +76,15 @@ def _modes(env: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"render_mode": getattr(env, "render_mode", None)}
     if hasattr(root, "reward_range"):  # Gymnasium had it before 1.0
         found["reward_range"] = [float(root.reward_range[0]), float(root.reward_range[1])]
-    count = getattr(env, "num_envs", None)
+    count = _told_by(env, "num_envs")
     if count is not None:
         from runlane.workers.env_recorder import autoreset_text
 
         found |= {"num_envs": int(count), "autoreset_mode": autoreset_text(env)}
     return found
+
+
+def _told_by(env: Any, name: str) -> Any:
+    """An attribute of the layer itself, else of the innermost: wrappers of Gymnasium 0.29 pass others on, and warn."""
+    is_own = hasattr(env.__class__, name) or name in getattr(env, "__dict__", {})
+    return getattr(env if is_own else getattr(env, "unwrapped", env), name, None)

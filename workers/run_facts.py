@@ -16,7 +16,7 @@ from runlane.config import names
 from runlane.transport.git_head import git_head
 from runlane.transport.identity import host_name
 from runlane.workers.plain_values import MAX_FACTS_BYTES, MAX_MAP_BYTES, plain_map, short_text
-from runlane.workers.secret import masked_arguments
+from runlane.workers.secret import masked, masked_arguments
 
 MAX_ARGUMENTS = 1_000
 _VERSIONS_OF = (
@@ -32,7 +32,7 @@ def facts_at_start(config: Any) -> dict[str, Any]:
     return {
         "command": short_text(shlex.join(arguments)),
         "arguments": [short_text(argument) for argument in arguments[:MAX_ARGUMENTS]],
-        "config": plain_map(mapping_of(config), MAX_FACTS_BYTES),
+        "config": masked(plain_map(mapping_of(config), MAX_FACTS_BYTES)),
         "host": host_name(),
         "pid": os.getpid(),
         "directory": _directory(),

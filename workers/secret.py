@@ -7,6 +7,8 @@ from typing import Any, cast
 
 MASK = "***"
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# The user's part of an address, `mysql://user:password@host/name`; a password may have an @ of its own.
+_ADDRESS = re.compile(r"(\w://[^/\s:@]*:)[^/\s]+@")
 _SINGLE = {
     "apikey",
     "authorization",
@@ -30,14 +32,17 @@ def is_secret(name: str) -> bool:
 
 
 def masked(values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The map, with text under such names replaced, at any depth. A number is no secret: `pad_token` may be 0."""
+    """The map, with text under such names and passwords in addresses replaced, at any depth.
+
+    A number is no secret: `pad_token` may be 0.
+    """
     return {name: _masked(str(name), value) for name, value in values.items()}
 
 
 def masked_arguments(words: Sequence[str]) -> list[str]:
     """A command line, with what follows options under such names replaced: `--api-key X` and `--api-key=X`.
 
-    Variables that stand before a command, as `HF_TOKEN=X python train.py` in a shell's, likewise.
+    So are passwords in addresses, and variables before a command, as `HF_TOKEN=X python train.py` in a shell.
     """
     found: list[str] = []
     is_next = False
@@ -46,7 +51,7 @@ def masked_arguments(words: Sequence[str]) -> list[str]:
         if equals and is_secret(name):
             found.append(f"{name}={MASK}")
         else:
-            found.append(MASK if is_next and not word.startswith("-") else word)
+            found.append(MASK if is_next and not word.startswith("-") else _without_password(word))
         is_next = word.startswith("-") and not equals and is_secret(word)
     return found
 
@@ -56,4 +61,10 @@ def _masked(name: str, value: Any) -> Any:
         return masked(cast("Mapping[str, Any]", value))
     if isinstance(value, list | tuple):
         return [_masked(name, each) for each in cast("list[Any]", value)]
-    return MASK if isinstance(value, str | bytes) and value and is_secret(name) else value
+    if isinstance(value, str | bytes) and value and is_secret(name):
+        return MASK
+    return _without_password(value) if isinstance(value, str) else value
+
+
+def _without_password(text: str) -> str:
+    return _ADDRESS.sub(rf"\1{MASK}@", text)

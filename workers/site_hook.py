@@ -24,11 +24,20 @@ HOOKS = {
     "stable_baselines3.common.logger": "runlane.workers.metric_hook:patch_sb3_logger",
     "torch.utils.tensorboard.writer": "runlane.workers.metric_hook:patch_summary_writer",
     "tensorboardX.writer": "runlane.workers.metric_hook:patch_summary_writer",
-    "argparse": "runlane.workers.config_hook:patch_argparse",
+    "argparse": "runlane.workers.site_hook:keep_parsed",
     "tyro": "runlane.workers.config_hook:patch_tyro",
 }
 NEEDED = (3, 11)
 NAME = "sitecustomize"
+KEPT = "_runlane_parsed"  # of the module argparse: what its parsers found on the command line, until it is taken
+MAX_KEPT = 16
+_MARK = "_runlane_original"
+_OWN = "runlane.workers.site_hook:"  # functions of this file, which has another name in most processes
+_TAKER = "runlane.workers.config_hook"
+# Without these a process records nothing; whoever lacks another library's hook need not hear of it.
+_ENVIRONMENTS = ("gymnasium", "gym", "pettingzoo")
+# Whose command lines are no hyper-parameters. tyro is told by its own hook.
+_OTHERS = ("torch", "multiprocessing", "unittest", "pytest", "_pytest", "runlane", "runpy", "tyro", "pdb", "IPython")
 
 
 class _Loader(object):
@@ -58,13 +67,26 @@ class Finder(object):
 
     def __init__(self, hooks):
         self._hooks = dict(hooks)
+        self._asked = set()  # thread and name: another finder may ask all of `sys.meta_path` in its turn, us too
 
     def find_spec(self, name, path=None, target=None):
         """None for all but the watched; those are found by who would have found them."""
         if name not in self._hooks:
             return None
-        for finder in sys.meta_path:
-            if finder is self or not hasattr(finder, "find_spec"):
+        from _thread import get_ident  # Python 3 has it built in, and 2 does not come here
+
+        asked = (get_ident(), name)
+        if asked in self._asked:
+            return None
+        self._asked.add(asked)
+        try:
+            return self._find(name, path, target)
+        finally:
+            self._asked.discard(asked)
+
+    def _find(self, name, path, target):
+        for finder in self._behind():
+            if not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is None:
@@ -73,6 +95,12 @@ class Finder(object):
                 setattr(spec, "loader", _Loader(spec.loader, self._hooks[name]))
             return spec
         return None
+
+    def _behind(self):
+        """Those before us have been asked already, or are asking."""
+        finders = list(sys.meta_path)
+        places = [place for place, finder in enumerate(finders) if finder is self]
+        return finders[places[0] + 1 :] if places else finders
 
 
 def install(hooks=None):
@@ -91,18 +119,91 @@ def install(hooks=None):
 
 def _apply(hook, module):
     """Import what knows this module, and let it patch. Whatever goes wrong there is no matter of the script's."""
+    is_told = module.__name__.partition(".")[0] in _ENVIRONMENTS
     try:
         if sys.version_info < NEEDED:
             versions = sys.version_info[:2] + NEEDED
-            _tell_once("this is Python %d.%d, and runlane needs %d.%d; run it with --jsonl" % versions)
+            reason = "this is Python %d.%d, and runlane needs %d.%d; run it with --jsonl" % versions
+        elif hook.startswith(_OWN):
+            globals()[hook[len(_OWN) :]](module)
             return
-        name, _, function = hook.partition(":")
-        __import__(name)
-        getattr(sys.modules[name], function)(module)
+        else:
+            name, _, function = hook.partition(":")
+            __import__(name)
+            getattr(sys.modules[name], function)(module)
+            __import__(_TAKER)
+            sys.modules[_TAKER].take_parsed()
+            return
     except ImportError as error:
-        _tell_once("%s; install runlane there (pip install runlane), or run it with --jsonl" % error)
+        reason = "%s; install runlane there (pip install runlane), or run it with --jsonl" % error
     except Exception as error:
-        _tell_once("%s: %s" % (type(error).__name__, error))
+        reason = "%s: %s" % (type(error).__name__, error)
+    if is_told:
+        _tell_once(reason)
+
+
+def keep_parsed(module):
+    """Have `argparse` keep what the script's parsers find on the command line, until somebody takes it.
+
+    Nothing of ours is imported for it: many a program reads a command line and trains nothing.
+    """
+    kept = module.__dict__.setdefault(KEPT, [])
+    parsing = set()  # threads in which a parser is at work: `parse_args` calls `parse_known_args`
+    for name in ("parse_args", "parse_known_args"):
+        parse = module.ArgumentParser.__dict__[name]
+        if not hasattr(parse, _MARK):
+            setattr(module.ArgumentParser, name, _keeping(parse, kept, parsing))
+
+
+def _keeping(parse, kept, parsing):
+    import functools  # which argparse has imported
+    from _thread import get_ident
+
+    @functools.wraps(parse)
+    def parse_and_keep(parser, *arguments, **options):
+        thread = get_ident()
+        if thread in parsing:
+            return parse(parser, *arguments, **options)
+        is_wanted = is_of_script(arguments[0] if arguments else options.get("args"), 2)
+        parsing.add(thread)
+        try:
+            result = parse(parser, *arguments, **options)
+        finally:
+            parsing.discard(thread)
+        if is_wanted:
+            _keep(result, kept)
+        return result
+
+    setattr(parse_and_keep, _MARK, parse)
+    return parse_and_keep
+
+
+def _keep(result, kept):
+    """The values as they are now: a script may change its namespace. Where somebody takes them, he is told at once."""
+    try:
+        found = result[0] if isinstance(result, tuple) and result else result
+        kept.append(dict(found.__dict__))
+        del kept[:-MAX_KEPT]
+        if _TAKER in sys.modules:
+            sys.modules[_TAKER].take_parsed()
+    except Exception:  # noqa: S110  a namespace may be anything, and the config is not worth more
+        pass
+
+
+def is_of_script(given, frames):
+    # type: (object, int) -> bool
+    """Whether these arguments are this process's, and the script asks; `frames` is how many calls lie between us."""
+    try:
+        # Nothing else is looked into: an iterator would be empty for the parser.
+        if given is not None and not (isinstance(given, (list, tuple)) and list(given) == sys.argv[1:]):
+            return False
+        multiprocessing = sys.modules.get("multiprocessing")
+        if multiprocessing is not None and multiprocessing.parent_process() is not None:
+            return False
+        caller = str(sys._getframe(frames).f_globals.get("__name__", ""))  # noqa: SLF001
+        return caller.partition(".")[0] not in _OTHERS
+    except Exception:
+        return False
 
 
 _told = []  # type: list[str]

@@ -6,6 +6,7 @@ modules import in turn is not followed.
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,7 @@ spec = u.find_spec("sitecustomize")
 print(json.dumps({"version": sys.version.split()[0], "found": found, "problem": problem,
                   "sitecustomize": spec.origin if spec else None}))
 """
+_PYTHON = re.compile(r"(python|pypy)[\d.]*[td]*")  # nothing else is started: it may be the program itself
 _UNHOOKED_FLAGS = {"S": "-S skips sitecustomize", "I": "-I ignores PYTHONPATH", "E": "-E ignores PYTHONPATH"}
 
 
@@ -50,7 +52,7 @@ def print_dry_run(command: list[str], settings: Settings) -> int:
         raise CommandError(command[0])
     print(f"command      {' '.join(command)}")
     flags = [reason for flag, reason in _UNHOOKED_FLAGS.items() if flag in _flags(command)]
-    answer = _ask(program) if "python" in Path(program).name else None
+    answer = _ask(program) if _PYTHON.fullmatch(Path(program).name) else None
     if answer is None:
         print(f"interpreter  {program} is no Python; every Python that it starts is hooked")
         print("             a program that is not Python at all: runlane run --jsonl stdout -- COMMAND")
@@ -78,11 +80,27 @@ def print_dry_run(command: list[str], settings: Settings) -> int:
 def _flags(command: list[str]) -> set[str]:
     """Letters of the interpreter's own options, up to the script."""
     found: set[str] = set()
-    for word in command[1:]:
-        if not word.startswith("-") or word in ("-m", "-c", "-"):
+    words = iter(command[1:])
+    for word in words:
+        if word in ("-", "--") or not word.startswith("-"):
             break
-        found |= set(word[1:])
+        if word.startswith("--"):
+            if word == "--check-hash-based-pycs":
+                next(words, None)
+            continue
+        letters, last, value = _cluster(word[1:])
+        found |= set(letters)
+        if last in ("c", "m"):
+            break
+        if last and not value:
+            next(words, None)
     return found
+
+
+def _cluster(letters: str) -> tuple[str, str, str]:
+    """`IXdev` is the letter I, and X with its value `dev`."""
+    place = next((place for place, letter in enumerate(letters) if letter in "cmWX"), len(letters))
+    return letters[:place], letters[place : place + 1], letters[place + 1 :]
 
 
 def _ask(program: str) -> dict[str, Any] | None:

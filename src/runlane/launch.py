@@ -22,6 +22,7 @@ from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStart, WorkerStarted
 from runlane.workers.foreign_program import check_source, run_foreign
+from runlane.workers.secret import masked_arguments
 
 START_S = 20.0
 DRAIN_S = 10.0
@@ -226,7 +227,7 @@ class HookWatch:
     ) -> None:
         self.patience_s = patience_s
         self._client, self._attach_dir, self._started = client, attach_dir, started
-        self._command = shlex.join(command)[:SHOWN_COMMAND]
+        self._command = shlex.join(masked_arguments(command))[:SHOWN_COMMAND]
 
     def look(self, waited_s: float) -> float | None:
         """Look, when the command has run for so long; returns how long to wait before the next look, if there is one.

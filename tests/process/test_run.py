@@ -139,21 +139,25 @@ def test_stop_ends_a_running_graph(short_dir: Path) -> None:
 
 
 def test_a_command_of_which_nothing_is_recorded_is_told_so_loudly(runner: Runner) -> None:
-    """In the terminal while it runs, with the lines to add; and in its run, for the window."""
+    """In the terminal while it runs, with the lines to add; and in its run, for the window. Its secrets in neither."""
     script = "import sys; print('mine', flush=True); sys.stdin.readline()"
     places = (f"data_dir={runner.directory / 'data'}", f"transport.run_dir={runner.directory / 'run'}")
     sets = [part for text in (*places, "attach.unhooked_s=0.2") for part in ("--set", text)]
-    command = [sys.executable, "-m", "runlane", "run", *sets, "--", sys.executable, "-c", script]
+    command = [sys.executable, "-m", "runlane", "run", *sets, "--", sys.executable, "-c", script, "--token", "s3cret"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stderr is not None
         said = iter(process.stderr.readline, "")
-        assert any("Nothing is recorded after 0.2 s" in line for line in said)
+        headline = next(line for line in said if "Nothing is recorded after 0.2 s" in line)
+        assert "--token" in headline
+        assert "s3cret" not in headline
         assert any("lane = attach()" in line for line in said)
         wait_until(lambda: runner.has_worker() and _warnings(runner), "the run says so")
         out, _ = process.communicate("\n", timeout=60)
     assert (process.returncode, out) == (0, "mine\n")
-    assert [text.startswith("Nothing is recorded") for text in _warnings(runner)] == [True]
+    (warning,) = _warnings(runner)
+    assert warning.startswith("Nothing is recorded")
+    assert "s3cret" not in warning
     wait_until(runner.is_gone, "the graph it started is gone")
 
 

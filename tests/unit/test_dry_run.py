@@ -29,10 +29,10 @@ def test_it_names_what_the_script_imports_and_runs_nothing(
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("flag", ["-I", "-S", "-E", "-IB"])
+@pytest.mark.parametrize("flag", ["-I", "-S", "-E", "-IB", "-X dev -I", "-W error -S", "-Xdev -E"])
 def test_it_says_why_nothing_can_be_hooked(settings: Settings, capsys: pytest.CaptureFixture[str], flag: str) -> None:
     """These interpreters never look at our directory."""
-    code, text = report(settings, capsys, sys.executable, flag, "train.py")
+    code, text = report(settings, capsys, sys.executable, *flag.split(), "train.py")
     assert code == 1
     assert "NOT HOOKED" in text
 
@@ -40,6 +40,26 @@ def test_it_says_why_nothing_can_be_hooked(settings: Settings, capsys: pytest.Ca
 def test_options_of_the_script_are_not_the_interpreters(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """`train.py -I` is hooked."""
     assert report(settings, capsys, sys.executable, "train.py", "-I")[0] == 0
+
+
+@pytest.mark.parametrize("words", ["-WError", "-W IES", "-XI -u", "-mSIE -I", "--check-hash-based-pycs -I"])
+def test_values_of_options_are_no_options(settings: Settings, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    """Whatever letters they have, beside their option or behind it."""
+    code, text = report(settings, capsys, sys.executable, *words.split(), "train.py")
+    assert code == 0, text
+
+
+def test_a_program_that_is_only_named_like_a_python_is_not_run(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of the command runs."""
+    program = tmp_path / "trainer_python.sh"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    program.chmod(0o755)
+    code, text = report(settings, capsys, str(program))
+    assert code == 0
+    assert "is no Python" in text
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_is_no_python_is_told_of_json_lines(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,9 @@ from kinds import ROOT, interpreter_of
 
 ARM = """
 import argparse, json, sys
-from runlane.workers import hooked_session
-from runlane.workers.config_hook import patch_argparse
-patch_argparse(argparse)
-patch_argparse(argparse)
+from runlane.workers import config_hook, hooked_session, site_hook
+site_hook.keep_parsed(argparse)
+site_hook.keep_parsed(argparse)
 noted = []
 hooked_session.note_config = noted.append
 """
@@ -53,6 +52,45 @@ def test_the_command_line_is_noted_once(tmp_path: Path, call: str) -> None:
 def test_other_lists_are_not(tmp_path: Path) -> None:
     """Arguments that are not this process's."""
     assert _run(tmp_path, f"{PARSER}\nparser.parse_args(['--lr', '2'])\n") == []
+
+
+def test_an_iterator_is_left_to_the_parser(tmp_path: Path) -> None:
+    """To look into it would be to take it away."""
+    text = f"""{PARSER}
+import types
+words = (word for word in sys.argv[1:] if word != "--junk")
+assert parser.parse_args(words).lr == 0.5
+tyro = types.ModuleType("tyro")
+tyro.cli = lambda f, *, args=None: list(args)
+config_hook.patch_tyro(tyro)
+assert tyro.cli(dict, args=(word for word in sys.argv[1:])) == sys.argv[1:]
+"""
+    assert _run(tmp_path, text, "--lr", "0.5") == []
+
+
+def test_what_was_read_before_anything_of_ours_was_there_is_taken_once(tmp_path: Path) -> None:
+    """As it was then: what the script does to its namespace later is not what it was given."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import argparse, json, runpy, sys
+site = runpy.run_path({str(ROOT / "workers/site_hook.py")!r}, run_name="site")
+site["keep_parsed"](argparse)
+{PARSER}
+parser.parse_args().lr = 9.0
+assert not [name for name in sys.modules if name.startswith("runlane")]
+from runlane.workers import config_hook, hooked_session
+noted = []
+hooked_session.note_config = noted.append
+config_hook.take_parsed()
+config_hook.take_parsed()
+parser.parse_args()
+print(json.dumps(noted))
+""")
+    command = [sys.executable, str(script), "--lr", "0.5"]
+    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [{"lr": 0.5, "api_key": "***"}] * 2
 
 
 def test_nor_what_a_launcher_or_a_child_reads(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from kinds import ROOT, interpreter_of
 from unit.workers.session_rig import SessionRig
 
 import runlane
@@ -37,6 +39,18 @@ def test_a_run_says_how_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts["platform"].startswith(f"{os.uname().sysname} ")
     monkeypatch.delenv(names.ENV_COMMAND)
     assert facts_at_start(None)["arguments"] == sys.orig_argv
+
+
+def test_secrets_of_a_config_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives it, and however deep they lie; a config that holds itself is cut, not followed."""
+    monkeypatch.setenv(names.ENV_COMMAND, "python train.py --storage mysql://u:s3cret@h/db")
+    config: dict[str, Any] = {"wandb_api_key": "k", "log": {"password": "p"}, "lr": 0.1}
+    config["whole"] = config
+    facts = facts_at_start(config)
+    assert facts["config"]["wandb_api_key"] == "***"
+    assert facts["config"]["log"] == {"password": "***"}
+    assert facts["config"]["lr"] == 0.1
+    assert "s3cret" not in facts["command"] + " ".join(facts["arguments"])
 
 
 def test_versions_are_those_of_what_is_imported() -> None:
@@ -84,6 +98,40 @@ def test_an_environment_says_what_is_needed_to_make_it_again() -> None:
     assert found["layer"] == "TimeLimit<OrderEnforcing<PassiveEnvChecker<CartPoleEnv>>>"
     assert json.loads(json.dumps(found)) == found
     env.close()
+
+
+def test_secrets_an_environment_was_made_with_are_masked() -> None:
+    """`make(id, api_key=...)`."""
+    env = _make(sutton_barto_reward=True)
+    env.unwrapped.spec.kwargs |= {"api_key": "k", "db": "mysql://u:s3cret@h/db"}
+    assert facts_of(env)["kwargs"] == {"sutton_barto_reward": True, "api_key": "***", "db": "mysql://u:***@h/db"}
+    env.close()
+
+
+WARNED = """
+import gymnasium, json, warnings
+from runlane.workers.env_facts import facts_of
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    scalar = facts_of(gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1")))
+    vector = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 2)
+    vector = facts_of(gymnasium.wrappers.RecordEpisodeStatistics(vector))
+texts = [str(warning.message) for warning in said if "to get variables from other wrappers" in str(warning.message)]
+print(json.dumps([scalar, vector, texts]))
+"""
+
+
+def test_gymnasium_029_is_asked_nothing_that_it_warns_of() -> None:
+    """Its wrappers pass attributes on, and warn; what they wrap, scalar or vector, is found all the same."""
+    python = str(interpreter_of("cleanrl"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [python, "-c", WARNED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    scalar, vector, texts = json.loads(done.stdout)
+    assert texts == []
+    assert (scalar["id"], scalar["action_space"]) == ("CartPole-v1", "Discrete(2)")
+    assert (vector["num_envs"], vector["action_space"]) == (2, "Discrete(2)")
 
 
 def test_a_vector_environment_says_how_many_it_is_and_how_it_resets() -> None:

@@ -21,13 +21,21 @@ def test_names_of_hyper_parameters(name: str) -> None:
 
 def test_text_under_such_names_is_masked_at_any_depth() -> None:
     """Numbers and empty texts stay, and so does everything else."""
-    given = {"a": {"token": "x", "b": [1]}, "password": ["p", 3], "pad_token": 0, "secret": "", "lr": 0.1}
+    given = {
+        "a": {"token": "x", "b": [1]},
+        "password": ["p", 3],
+        "pad_token": 0,
+        "secret": "",
+        "lr": 0.1,
+        "db": ["x://u:p@h"],
+    }
     assert masked(given) == {
         "a": {"token": "***", "b": [1]},
         "password": ["***", 3],
         "pad_token": 0,
         "secret": "",
         "lr": 0.1,
+        "db": ["x://u:***@h"],
     }
 
 
@@ -39,8 +47,11 @@ def test_text_under_such_names_is_masked_at_any_depth() -> None:
         (["env", "HF_TOKEN=abc", "python"], ["env", "HF_TOKEN=***", "python"]),
         (["train.py", "--token", "--verbose"], ["train.py", "--token", "--verbose"]),
         (["train.py", "--tokens", "30"], ["train.py", "--tokens", "30"]),
+        (["--storage", "mysql://u:s3cret@h/db"], ["--storage", "mysql://u:***@h/db"]),
+        (["--storage=redis://:s@cret@h:1/0"], ["--storage=redis://:***@h:1/0"]),
+        (["https://h:80/a@b", "ssh://git@h/x"], ["https://h:80/a@b", "ssh://git@h/x"]),
     ],
 )
 def test_a_command_line_keeps_its_secrets(words: list[str], found: list[str]) -> None:
-    """Behind an option, behind its equals sign, and in a variable before the command."""
+    """Behind an option, behind its equals sign, in a variable before the command, and in an address."""
     assert masked_arguments(words) == found

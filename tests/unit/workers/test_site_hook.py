@@ -71,6 +71,61 @@ def test_an_interpreter_without_runlane_says_what_to_do(hook_dir: Path, tmp_path
     assert "pip install runlane" in said
 
 
+def test_an_interpreter_without_runlane_says_nothing_of_what_records_nothing(hook_dir: Path, tmp_path: Path) -> None:
+    """Every tool reads a command line; only a library with environments has something to record."""
+    (tmp_path / "tyro.py").write_text("def cli(f): return f\n")
+    code = "import sys; sys.modules['runlane'] = None\nimport argparse, tyro\n"
+    code += "print(argparse.ArgumentParser().parse_args())"
+    assert python(code, hook_dir, tmp_path) == "Namespace()\n"
+
+
+def test_reading_a_command_line_imports_nothing_of_ours(hook_dir: Path) -> None:
+    """Many a program below `runlane run` does, and trains nothing."""
+    code = "import argparse, sys; argparse.ArgumentParser().parse_args()\n"
+    code += "print([name for name in sys.modules if name.startswith('runlane')])"
+    assert python(code, hook_dir, *map(Path, sys.path[1:])) == "[]\n"
+
+
+def test_what_was_read_is_taken_when_an_environment_library_is_hooked(hook_dir: Path) -> None:
+    """Whether the script read its command line before that or after."""
+    code = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", default=0.5)
+parser.parse_args()
+import gymnasium
+from runlane.workers import hooked_session
+print(hooked_session._config)
+parser.set_defaults(lr=0.25)
+parser.parse_args()
+print(hooked_session._config)
+"""
+    assert python(code, hook_dir, *map(Path, sys.path[1:])) == "{'lr': 0.5}\n{'lr': 0.25}\n"
+
+
+def test_a_finder_that_asks_the_others_is_asked_once(tmp_path: Path) -> None:
+    """Wherever it stands: it finds the module as it would without us, and the module is patched."""
+    (tmp_path / "watched.py").write_text("value = 1\n")
+    (tmp_path / "patching.py").write_text("def patch(module): module.value += 1\n")
+    (tmp_path / "asking.py").write_text("""
+import sys
+class Asking:
+    count = 0
+    def find_spec(self, name, path=None, target=None):
+        if name == "watched":
+            self.count += 1
+            for finder in sys.meta_path:
+                spec = finder.find_spec(name, path, target) if finder is not self else None
+                if spec is not None:
+                    return spec
+""")
+    for place in (0, 1):
+        code = "from runlane.workers import site_hook; site_hook.install({'watched': 'patching:patch'})\n"
+        code += f"import asking, sys; finder = asking.Asking(); sys.meta_path.insert({place}, finder)\n"
+        code += "import watched; print(watched.value, finder.count)"
+        assert python(code, tmp_path, *map(Path, sys.path[1:])) == "2 1\n"
+
+
 def test_a_module_is_patched_right_after_it_was_executed(tmp_path: Path) -> None:
     """By its own loader, which it then still names; `from module import name` finds what was patched."""
     (tmp_path / "watched.py").write_text("value = 1\n")
