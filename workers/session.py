@@ -35,6 +35,7 @@ from runlane.transport.records import (
 from runlane.workers.episode_tracker import ONE_STEP, VectorTracker
 from runlane.workers.plain_values import MAX_FACTS_BYTES, MAX_NAME_CHARACTERS, number_of, plain_map, short_text
 from runlane.workers.row_writer import RowWriter
+from runlane.workers.secret import masked
 from runlane.workers.stream_writer import NoRoomError, holds_turns
 
 STOPPED_SHARE = 0.6
@@ -331,7 +332,7 @@ class WorkerSession(RowWriter):
     def note_facts(self, **facts: Any) -> None:
         """Tell the run what is known only now: a `config`, the `env`, any name. The newest of each name stands."""
         try:
-            told = plain_map(facts, MAX_FACTS_BYTES)
+            told = masked(plain_map(facts, MAX_FACTS_BYTES))
             self._facts = self._facts | told  # a forked child tells them, too
             self._add("run", lambda seq: RunRecord(seq, _time_ns(), "running", told))
         except Exception as error:

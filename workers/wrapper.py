@@ -53,6 +53,7 @@ def wrap(
     hooked_session.leave(env)
     is_own = session is None
     chosen = session or attach(name or _name_of(env), worker=worker, config=config)
+    chosen.is_hooked = True
     if isinstance(env, VectorEnv):
         return RecordedVectorEnv(env, chosen, is_own, with_observations, per_env_rows)
     return RecordedEnv(env, chosen, is_own, with_observations)

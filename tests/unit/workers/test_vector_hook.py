@@ -89,7 +89,7 @@ envs.reset()
 for _ in range(3):
     envs.step([0, 0]); other.reset(); other.step(0)
 envs.close()
-again = Counting(); again.reset(); again.step(0)
+again = gym.wrappers.TimeLimit(Counting(), 100); again.reset(); again.step(0)
 """
     calls, _ = run(script)
     assert opened(calls) == ["", "1", "2"]
