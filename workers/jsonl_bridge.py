@@ -18,7 +18,7 @@ import msgspec
 
 import runlane
 from runlane.config import log_ids, names
-from runlane.config.errors import EndpointError, JournalError, RunlaneError
+from runlane.config.errors import EndpointError, JournalError, RunlaneError, SpoolError
 from runlane.config.load import load
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import RoleLock, data_dir_of, ipc_endpoint, is_role_alive
@@ -34,6 +34,7 @@ from runlane.transport.spool import (
     LAUNCHER_ROLE,
     OUT_FILE,
     PLACE_FILE,
+    UNREADABLE_CODE,
     SpoolEnd,
     is_program_alive,
     read_end,
@@ -338,10 +339,18 @@ def main(arguments: list[str]) -> int:
             Bridge(directory, settings, endpoint).run()
     except EndpointError:  # another bridge has this spool
         return 0
-    except (RunlaneError, OSError, msgspec.MsgspecError) as error:
-        sys.stderr.write(f"runlane: the bridge of {directory} ends: {error}\n")
-        return 1
+    except (SpoolError, msgspec.MsgspecError) as error:
+        return _say_end(directory, str(error), UNREADABLE_CODE)
+    except (RunlaneError, OSError) as error:
+        return _say_end(directory, str(error), 1)
+    except Exception as error:  # whatever it is, the spool keeps the rest
+        return _say_end(directory, f"{type(error).__name__}: {error}", UNREADABLE_CODE)
     return 0
+
+
+def _say_end(directory: Path, problem: str, code: int) -> int:
+    sys.stderr.write(f"runlane: the bridge of {directory} ends: {problem}\n")
+    return code
 
 
 if __name__ == "__main__":
