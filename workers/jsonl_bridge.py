@@ -216,9 +216,10 @@ class Bridge:
 
     def _follow(self) -> None:
         while True:
-            is_over = self._is_over()  # before the look at the file, so that look is the last one needed
+            is_over = self._has_end()  # before the look at the file, so that look is the last one needed
             while (lines := self._file.read()) is not None:
                 self._record(lines)
+                is_over = self._has_end()  # others may write without end
             if is_over:
                 last = self._file.read_last()
                 self._record(last)
@@ -244,6 +245,12 @@ class Bridge:
             self._place.begin_extra()
             self._session.switch_mode()
             self._set_place(self._file.offset)
+
+    def _has_end(self) -> bool:
+        """Whether the program has ended, and with it what is read."""
+        if self._file.end is None and self._is_over():
+            self._file.end_here()
+        return self._file.end is not None
 
     def _is_over(self) -> bool:
         now_s = time.monotonic()
