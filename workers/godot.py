@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from pathlib import Path
 from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings
+from runlane.transport.records import RunState
 from runlane.workers.attachment import Session, attach
 from runlane.workers.engine_program import EngineProgram
 from runlane.workers.virtual_display import virtual_display
@@ -27,7 +29,7 @@ ENGINES = ("godot3-runner", "godot3", "godot")
 TASK_FILES = ("godot_task.gd", "godot_task.tscn", "godot_ring.gd")
 PROJECT_FILE = "project.godot"
 STOPPED = (130, 143)
-KILLED = 128
+NO_STEP = "the engine has ended without a step; give a project whose main scene prints JSON lines, or look at --engine"
 
 
 def find_engine(wanted: str) -> str:
@@ -101,7 +103,18 @@ def run(options: argparse.Namespace, engine: str, settings: Settings, session: S
         program = EngineProgram(
             command, {**homes, **language, **variables}, options.output or directory / "output.jsonl"
         )
-        return program.run(session, settings)
+        code = program.run(session, settings)
+    if not code and not program.steps:
+        sys.stderr.write(f"runlane: {NO_STEP}\n")
+        session.log(NO_STEP, "warning")
+    return code
+
+
+def state_of(code: int) -> RunState:
+    """What became of the engine, by its exit code: Godot itself ends with 255 where it has no display."""
+    if code in STOPPED:
+        return "stopped"
+    return "finished" if not code else "killed" if 128 < code <= 128 + signal.SIGRTMAX else "failed"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
             code = 2
     if code:
         session.log(f"the engine ended with code {code}", "error" if code not in STOPPED else "warning")
-    session.close("finished" if not code else "stopped" if code in STOPPED else "killed" if code > KILLED else "failed")
+    session.close(state_of(code))
     return code
 
 
