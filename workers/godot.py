@@ -23,6 +23,7 @@ from runlane.config.settings import Settings
 from runlane.transport.records import RunState
 from runlane.workers.attachment import Session, attach
 from runlane.workers.engine_program import EngineProgram
+from runlane.workers.number_option import count, positive, seed
 from runlane.workers.virtual_display import virtual_display
 
 ENGINES = ("godot3-runner", "godot3", "godot")
@@ -59,10 +60,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--project", type=Path, help=f"folder of a project, with its {PROJECT_FILE}; default: our own arena")
     add("--engine", default="", help=f"the engine's program; default: the first there is of {', '.join(ENGINES)}")
-    add("--steps", type=_count, default=0, help="steps, at most; 0: as many as the episodes take")
-    add("--episodes", type=_count, default=2_000)
-    add("--rate", type=_count, default=0, help="steps per second, at most; 0: as many as can be")
-    add("--seed", type=_count, default=0)
+    add("--steps", type=count, default=0, help="steps, at most; 0: as many as the episodes take")
+    add("--episodes", type=positive, default=2_000)
+    add("--rate", type=count, default=0, help="steps per second, at most; 0: as many as can be")
+    add("--seed", type=seed, default=0)
     add("--output", type=Path, help="a file to keep what the engine prints")
     add("--checked", action="store_true", help="a check in every frame, as on a processor that needs it")
     options = parser.parse_args(argv)
@@ -71,13 +72,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             f"argument --project: {options.project} has no {PROJECT_FILE}; give the folder of a Godot 3 project"
         )
     return options
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number}: give 0 or more")
-    return number
 
 
 @contextlib.contextmanager
