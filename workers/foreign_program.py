@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import shlex
 import signal
 import stat
@@ -68,16 +69,26 @@ _SHIM = (
 )
 
 
+class SourceError(SpoolError):
+    """A source of JSON lines cannot be one: an option is wrong, and nothing was started."""
+
+    exit_code = 2
+
+
 def check_source(source: str) -> str:
-    """The source as given, if it can be one; raises `SpoolError` naming the remedy."""
+    """The source as given, if it can be one; raises `SourceError` naming the remedy."""
     remedy = "give stdout, fd:N, or the path of a file the program appends to or of a named pipe"
-    if source == STDOUT or _DESCRIPTOR.fullmatch(source):
+    found = _DESCRIPTOR.fullmatch(source)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if source == STDOUT or (found is not None and int(found[1]) < most):
         return source
     path = Path(source)
     if not source or source.startswith("fd:") or path.is_dir():
-        raise SpoolError(f"--jsonl {source!r}: no source of JSON lines; {remedy}")
+        raise SourceError(f"--jsonl {source!r}: no source of JSON lines; {remedy}")
     if not path.absolute().parent.is_dir():
-        raise SpoolError(f"--jsonl {source!r}: its directory is not there; make it, or {remedy}")
+        raise SourceError(f"--jsonl {source!r}: its directory is not there; make it, or {remedy}")
+    if source.isidentifier() and not path.exists():  # `stderr` would be waited for as a file
+        raise SourceError(f"--jsonl {source!r}: no such file; give ./{source} for one the program makes, or {remedy}")
     return source
 
 

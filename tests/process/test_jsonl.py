@@ -181,7 +181,7 @@ def test_a_source_that_cannot_be_one_is_one_line(short_dir: Path, source: str, p
     """It names the source and what to give instead."""
     with GraphUnderTest(short_dir) as graph, ForeignRun(graph, source, "true") as run:
         code, _, err = run.end()
-        assert code == 1
+        assert code == 2
         assert problem in err
         assert repr(source) in err
         assert "Traceback" not in err
