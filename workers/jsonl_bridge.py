@@ -6,6 +6,7 @@ the place how far it is read, and the journal what is recorded.
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -43,7 +44,7 @@ from runlane.transport.spool import (
 )
 from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
-from runlane.workers.jsonl_lines import Line, MetricsLine, StepLine
+from runlane.workers.jsonl_lines import Line, MetricsLine, NotTaken, StepLine, Text
 from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
 from runlane.workers.jsonl_place import LINE_SHIFT, BridgeState, Found, Place
 from runlane.workers.jsonl_recorder import Follower, LineRecorder, closing_order
@@ -54,6 +55,10 @@ SHORTEST_SLEEP_S = 0.0005
 # How often we look whether the program has ended, while it writes nothing.
 END_LOOK_S = 0.05
 PATIENCE_S = 1.0
+NOTHING_YET = (
+    "no JSON line on {source} after {wait_s:g} s: nothing is recorded; does the program write its lines there, "
+    "and flush them?"
+)
 UNSEEN_END = SpoolEnd(state="killed", error="nobody saw how the program ended: its launcher was killed")
 
 
@@ -71,6 +76,7 @@ class Bridge:
         self._placed = (-1, (0, 0))
         self._next_look_s = 0.0
         self._sleep_s = SHORTEST_SLEEP_S
+        self._warn_at_s = math.inf
 
     def run(self) -> None:
         """Record everything, and remove the spool."""
@@ -92,6 +98,8 @@ class Bridge:
     def _resume(self) -> None:
         info, found = self.info, self._place.find()
         state = BridgeState() if found is None else found.state
+        if found is None:
+            self._warn_at_s = time.monotonic() + self._settings.attach.unhooked_s
         own = self._directory / OUT_FILE
         path = Path(info.path) if info.path else own
         self._file = LineFile(path, info.offset if found is None else found.offset, state.huge)
@@ -233,6 +241,8 @@ class Bridge:
             self._set_place(self._file.start)  # the file was cut short, or another one is in its place
         self._recorder.record(lines)
         self._set_place(self._file.offset)
+        if self._warn_at_s < math.inf and not all(isinstance(line, Text | NotTaken) for line in lines):
+            self._warn_at_s = math.inf
         if self._can_give_back:
             self._file.give_back()
         self._switch_if_due()
@@ -245,6 +255,17 @@ class Bridge:
             self._place.begin_extra()
             self._session.switch_mode()
             self._set_place(self._file.offset)
+        if time.monotonic() >= self._warn_at_s:
+            self._warn()
+
+    def _warn(self) -> None:
+        """No line was taken for so long that somebody should look: here, and in the run."""
+        self._warn_at_s = math.inf
+        text = NOTHING_YET.format(source=self.info.source or "its spool", wait_s=self._settings.attach.unhooked_s)
+        sys.stderr.write(f"runlane: {text}\n")
+        self._place.begin_extra()
+        self._session.log(text, "warning")
+        self._set_place(self._file.offset)
 
     def _has_end(self) -> bool:
         """Whether the program has ended, and with it what is read."""
