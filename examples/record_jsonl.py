@@ -20,6 +20,9 @@ def objects(batch: RecordBatch) -> list[dict[str, Any]]:
     return [msgspec.structs.asdict(record) for record in batch.records]
 
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python examples/record_jsonl.py FILE")
+
 with Path(sys.argv[1]).open("wb") as file, Subscriber("jsonl", history=True) as subscriber:
     for batch in subscriber:
         who = {"kind": batch.kind, "stream": batch.info.stream, "worker": batch.info.worker}

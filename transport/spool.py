@@ -37,6 +37,9 @@ END_FILE = "end.json"
 OUT_FILE = "out.jsonl"
 PLACE_FILE = "place"
 HEAD_SUFFIX = ".head"
+DAMAGED_SUFFIX = ".damaged"
+# What a bridge ends with that cannot read its spool on, however often it is started.
+UNREADABLE_CODE = 70  # EX_SOFTWARE
 # A launcher says whose a spool is within milliseconds; a bridge that is killed as it removes one leaves less.
 HALF_MADE_S = 10.0
 
@@ -147,6 +150,8 @@ def orphan_spools(settings: Settings) -> Iterator[tuple[Path, SpoolInfo]]:
     except OSError:
         return
     for directory in found:
+        if directory.name.endswith(DAMAGED_SUFFIX):
+            continue
         with contextlib.suppress(SpoolError, OSError):
             if not (is_role_alive(directory, LAUNCHER_ROLE) or is_role_alive(directory, BRIDGE_ROLE)):
                 yield directory, read_info(directory)
@@ -156,9 +161,19 @@ def sweep_half_made(settings: Settings, now_s: float) -> None:
     """Remove spools that say nothing of themselves and whose launchers are dead. `now_s` is that of files' times."""
     with contextlib.suppress(OSError):
         for directory in spools_dir(settings).iterdir():
+            if directory.name.endswith(DAMAGED_SUFFIX):
+                continue
             is_old = now_s - directory.stat().st_mtime > HALF_MADE_S
             if is_old and not (directory / INFO_FILE).exists() and not is_role_alive(directory, LAUNCHER_ROLE):
                 remove_spool(directory)
+
+
+def set_aside(directory: Path) -> Path:
+    """Keep a spool that no bridge can read on under another name, where nobody tries again; returns its place."""
+    kept = directory.with_name(directory.name + DAMAGED_SUFFIX)
+    with contextlib.suppress(OSError):
+        directory.rename(kept)
+    return kept
 
 
 def remove_spool(directory: Path) -> None:

@@ -179,4 +179,6 @@ def _ask(settings: Settings, worker: str | None, name: str | None, run: str) -> 
         with GraphClient(settings) as client:
             return client.start_worker(chosen, run, _readable(name or ""), ASK_S)
     except GraphError as error:
-        raise GraphError(f"{error}. Or start this script with: runlane run -- python {sys.argv[0]}") from None
+        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+        started = sys.argv[0] if spec is None else f"-m {spec.name.removesuffix('.__main__')}"
+        raise GraphError(f"{error}. Or start this script with: runlane run -- python {started}") from None

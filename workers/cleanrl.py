@@ -33,7 +33,8 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--compat", action="store_true", help="let a script for Gymnasium 0.29 run on Gymnasium 1.x")
     parser.add_argument("script", help="path of the script")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own arguments")
+    more = parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own arguments")
+    more.required = False  # as it is; argparse would name it as missing beside the script
     return parser.parse_args(argv)
 
 

@@ -22,6 +22,7 @@ from runlane.transport.endpoint import run_dir_of
 from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.workers.foreign_program import run_foreign
+from runlane.workers.number_option import positive, seed
 
 WORKER = "coach"
 SHIM = Path(__file__).with_name("coach_shim.py")
@@ -37,8 +38,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--preset", default="CartPole_DQN", help="preset of Coach, or a path to one")
     parser.add_argument("--level", help="level of a preset that has several, as `breakout`")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--steps", type=int, help="environment steps to train, at most")
+    parser.add_argument("--seed", type=seed)
+    parser.add_argument("--steps", type=positive, help="environment steps to train, at most")
     parser.add_argument("--python", default=os.environ.get(ENV_PYTHON, "python3.6"), help="interpreter with rl-coach")
     parser.add_argument("--experiments", default=".runlane/coach", help="directory for what Coach itself writes")
     return parser.parse_known_args(argv)

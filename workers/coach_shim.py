@@ -17,6 +17,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+INTERRUPTED = 130  # 128 + SIGINT, as of the other worker kinds
 FASTLANE_ON = os.environ.get("FASTLANE") == "1"
 
 
@@ -183,12 +184,20 @@ def main(arguments: List[str]) -> None:
     shim = Shim(out.write, lane)
     shim.tell(kind="run", config={"coach": coach_arguments})
     atexit.register(lane.close)
+    try:
+        run_coach(shim, coach_arguments)
+    except KeyboardInterrupt:  # Ctrl-C ends it as it ends any worker, without a traceback
+        sys.exit(INTERRUPTED)
+
+
+def run_coach(shim: Shim, arguments: List[str]) -> None:
+    """Import Coach, put the hooks in, and run it."""
     from rl_coach.environments.environment import Environment  # type: ignore[import-not-found]  # Coach's interpreter
     from rl_coach.logger import BaseLogger, ScreenLogger  # type: ignore[import-not-found]
 
     hook(shim, Environment, BaseLogger, ScreenLogger)
     sys.stdin.close()  # it asks as it ends; nobody is there
-    sys.argv[:] = ["coach", *coach_arguments]
+    sys.argv[:] = ["coach", *arguments]
     runpy.run_module("rl_coach.coach", run_name="__main__", alter_sys=True)
 
 

@@ -22,18 +22,8 @@ from runlane.transport.held_ring import HeldRing, ring_for_engine
 from runlane.workers.attachment import Session
 from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
-from runlane.workers.jsonl_lines import (
-    EpisodeLine,
-    Line,
-    LogLine,
-    MetricLine,
-    MetricsLine,
-    NotTaken,
-    RunLine,
-    StepLine,
-    Text,
-)
-from runlane.workers.jsonl_recorder import Numbers
+from runlane.workers.jsonl_lines import Line, NotTaken, RunLine, StepLine
+from runlane.workers.jsonl_recorder import Numbers, facts_of, record_plain
 
 SLEEP_S = 0.005
 END_S = 5.0
@@ -61,12 +51,14 @@ class SessionLines:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.steps = 0
         self._action, self._observation = Numbers(is_float=False), Numbers(is_float=False)
 
     def record(self, lines: list[Line]) -> None:
         """Record lines in order. What is no record becomes a log line, and is shown on standard output."""
         for line in lines:
             if isinstance(line, StepLine):
+                self.steps += not line.is_reset
                 self._step(line)
             else:
                 self._record_other(line)
@@ -75,7 +67,7 @@ class SessionLines:
         seen = line.observation
         self._session.step(
             self._action.of(line.action),
-            _number(line.reward),
+            math.nan if line.reward is None else line.reward,
             line.terminated,
             line.truncated,
             observation=None if seen is None else self._observation.of(seen),
@@ -87,27 +79,16 @@ class SessionLines:
 
     def _record_other(self, line: Line) -> None:
         session = self._session
-        if isinstance(line, MetricLine):
-            session.metric(line.name, _number(line.value), line.step)
-        elif isinstance(line, MetricsLine):
-            session.metrics({name: _number(value) for name, value in line.values.items()}, line.step)
-        elif isinstance(line, EpisodeLine):
-            session.episode(
-                line.episode_return, line.length, outcome=line.outcome, info=line.info, env_index=line.env_index
-            )
-        elif isinstance(line, LogLine):
-            session.log(line.text, line.level)
-        elif isinstance(line, Text):
-            session.log(line.text)
-            sys.stdout.write(line.text + "\n")
+        if isinstance(line, RunLine):
+            session.note_facts(**facts_of(line))
         elif isinstance(line, NotTaken):
             session.log(f"line not taken, {line.sort} ({line.problem}): {line.quote}", "warning")
-        elif isinstance(line, RunLine):
-            session.log(f"the engine's facts: config {line.config}, env {line.env}, versions {line.versions}")
+        else:
+            record_plain(session, line, _show)
 
 
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value
+def _show(text: str) -> None:
+    sys.stdout.write(text + "\n")
 
 
 class EngineProgram:
@@ -117,6 +98,7 @@ class EngineProgram:
         """`output` is the file for what it prints; it is made anew."""
         self._command, self._environment, self._output = command, dict(environment), output
         self._signal = 0
+        self.steps = 0
 
     def run(self, session: Session, settings: Settings) -> int:
         """Start it, record what it prints until it has ended; returns its exit code, 128 + n where a signal ended it.
@@ -164,12 +146,17 @@ class EngineProgram:
         try:
             while True:
                 code = process.poll()  # before the look at the file, so that look is the last one needed
+                if code is not None:
+                    file.end_here()
                 while (lines := file.read()) is not None:
                     recorder.record(lines)
+                    if code is None and process.poll() is not None:
+                        break  # what it has left behind may write without end
                     if lane is not None:
                         lane.look(time.monotonic_ns())
                 if code is not None:
                     recorder.record(file.read_last())
+                    self.steps = recorder.steps
                     return code if code >= 0 else 128 - code
                 if lane is not None:
                     lane.look(time.monotonic_ns())

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import shlex
 import signal
 import stat
@@ -18,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import msgspec
 
@@ -31,11 +33,13 @@ from runlane.transport.spool import (
     LAUNCHER_ROLE,
     OUT_FILE,
     PLACE_FILE,
+    UNREADABLE_CODE,
     SpoolEnd,
     SpoolInfo,
     make_spool,
     process_started,
     remove_spool,
+    set_aside,
     write_end,
     write_info,
 )
@@ -65,16 +69,26 @@ _SHIM = (
 )
 
 
+class SourceError(SpoolError):
+    """A source of JSON lines cannot be one: an option is wrong, and nothing was started."""
+
+    exit_code = 2
+
+
 def check_source(source: str) -> str:
-    """The source as given, if it can be one; raises `SpoolError` naming the remedy."""
+    """The source as given, if it can be one; raises `SourceError` naming the remedy."""
     remedy = "give stdout, fd:N, or the path of a file the program appends to or of a named pipe"
-    if source == STDOUT or _DESCRIPTOR.fullmatch(source):
+    found = _DESCRIPTOR.fullmatch(source)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if source == STDOUT or (found is not None and int(found[1]) < most):
         return source
     path = Path(source)
     if not source or source.startswith("fd:") or path.is_dir():
-        raise SpoolError(f"--jsonl {source!r}: no source of JSON lines; {remedy}")
+        raise SourceError(f"--jsonl {source!r}: no source of JSON lines; {remedy}")
     if not path.absolute().parent.is_dir():
-        raise SpoolError(f"--jsonl {source!r}: its directory is not there; make it, or {remedy}")
+        raise SourceError(f"--jsonl {source!r}: its directory is not there; make it, or {remedy}")
+    if source.isidentifier() and not path.exists():  # `stderr` would be waited for as a file
+        raise SourceError(f"--jsonl {source!r}: no such file; give ./{source} for one the program makes, or {remedy}")
     return source
 
 
@@ -203,7 +217,9 @@ def _await_bridge(bridge: "BridgeProcess", directory: Path) -> None:
     except KeyboardInterrupt:
         sys.stderr.write(f"runlane: the bridge goes on with {directory} by itself\n")
         return
-    if bridge.has_given_up:
+    if bridge.has_given_up and bridge.is_unreadable:
+        sys.stderr.write(f"runlane: not all lines can be recorded; what is left is kept in {set_aside(directory)}\n")
+    elif bridge.has_given_up:
         sys.stderr.write(f"runlane: not all lines are recorded; {directory} keeps them, see `runlane recover`\n")
 
 
@@ -214,6 +230,7 @@ class BridgeProcess:
         """Start it. `is_shown`: lines that are no records go to our own output."""
         self._is_shown = is_shown
         self.has_given_up = False
+        self.is_unreadable = False
         self._directory = directory
         self._environment = environment
         self._failures = 0
@@ -230,6 +247,7 @@ class BridgeProcess:
         elif self._process.poll() is not None:
             code, self._process = self._process.returncode, None
             if code != 0:
+                self.is_unreadable = code == UNREADABLE_CODE
                 self._note_death()
         return self._process is not None or self._start_at_s > 0
 
@@ -242,7 +260,7 @@ class BridgeProcess:
                 self._process.wait(timeout_s)
 
     def _note_death(self) -> None:
-        progress = _progress_of(self._directory)
+        progress = progress_of(self._directory)
         self._failures = 0 if progress != self._progress else self._failures + 1
         self._progress = progress
         if self._failures > GIVE_UP_RESTARTS:
@@ -253,19 +271,21 @@ class BridgeProcess:
 
 
 def start_bridge(
-    directory: Path, environment: Mapping[str, str], *, is_shown: bool = False
+    directory: Path, environment: Mapping[str, str], *, is_shown: bool = False, log: IO[bytes] | None = None
 ) -> "subprocess.Popen[bytes]":
-    """A bridge for one spool; it ends at once where another one has it."""
+    """A bridge for one spool; it ends at once where another one has it. What it has to say goes to `log`, if given."""
     return subprocess.Popen(
         [sys.executable, "-m", "runlane.workers.jsonl_bridge", str(directory)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=None if is_shown else subprocess.DEVNULL,
+        stderr=log,
         start_new_session=True,
     )
 
 
-def _progress_of(directory: Path) -> int:
+def progress_of(directory: Path) -> int:
+    """How far bridges have come with a spool; -1 where nothing can be known of it."""
     try:
         place = Place(directory / PLACE_FILE)
     except (SpoolError, OSError):

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Generator
@@ -19,15 +20,17 @@ from pathlib import Path
 from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings
+from runlane.transport.records import RunState
 from runlane.workers.attachment import Session, attach
 from runlane.workers.engine_program import EngineProgram
+from runlane.workers.number_option import count, positive, seed
 from runlane.workers.virtual_display import virtual_display
 
 ENGINES = ("godot3-runner", "godot3", "godot")
 TASK_FILES = ("godot_task.gd", "godot_task.tscn", "godot_ring.gd")
 PROJECT_FILE = "project.godot"
 STOPPED = (130, 143)
-KILLED = 128
+NO_STEP = "the engine has ended without a step; give a project whose main scene prints JSON lines, or look at --engine"
 
 
 def find_engine(wanted: str) -> str:
@@ -57,10 +60,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--project", type=Path, help=f"folder of a project, with its {PROJECT_FILE}; default: our own arena")
     add("--engine", default="", help=f"the engine's program; default: the first there is of {', '.join(ENGINES)}")
-    add("--steps", type=_count, default=0, help="steps, at most; 0: as many as the episodes take")
-    add("--episodes", type=_count, default=2_000)
-    add("--rate", type=_count, default=0, help="steps per second, at most; 0: as many as can be")
-    add("--seed", type=_count, default=0)
+    add("--steps", type=count, default=0, help="steps, at most; 0: as many as the episodes take")
+    add("--episodes", type=positive, default=2_000)
+    add("--rate", type=count, default=0, help="steps per second, at most; 0: as many as can be")
+    add("--seed", type=seed, default=0)
     add("--output", type=Path, help="a file to keep what the engine prints")
     add("--checked", action="store_true", help="a check in every frame, as on a processor that needs it")
     options = parser.parse_args(argv)
@@ -69,13 +72,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             f"argument --project: {options.project} has no {PROJECT_FILE}; give the folder of a Godot 3 project"
         )
     return options
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number}: give 0 or more")
-    return number
 
 
 @contextlib.contextmanager
@@ -101,7 +97,18 @@ def run(options: argparse.Namespace, engine: str, settings: Settings, session: S
         program = EngineProgram(
             command, {**homes, **language, **variables}, options.output or directory / "output.jsonl"
         )
-        return program.run(session, settings)
+        code = program.run(session, settings)
+    if not code and not program.steps:
+        sys.stderr.write(f"runlane: {NO_STEP}\n")
+        session.log(NO_STEP, "warning")
+    return code
+
+
+def state_of(code: int) -> RunState:
+    """What became of the engine, by its exit code: Godot itself ends with 255 where it has no display."""
+    if code in STOPPED:
+        return "stopped"
+    return "finished" if not code else "killed" if 128 < code <= 128 + signal.SIGRTMAX else "failed"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
             code = 2
     if code:
         session.log(f"the engine ended with code {code}", "error" if code not in STOPPED else "warning")
-    session.close("finished" if not code else "stopped" if code in STOPPED else "killed" if code > KILLED else "failed")
+    session.close(state_of(code))
     return code
 
 

@@ -6,6 +6,7 @@ the place how far it is read, and the journal what is recorded.
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ import msgspec
 
 import runlane
 from runlane.config import log_ids, names
-from runlane.config.errors import EndpointError, JournalError, RunlaneError
+from runlane.config.errors import EndpointError, JournalError, RunlaneError, SpoolError
 from runlane.config.load import load
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import RoleLock, data_dir_of, ipc_endpoint, is_role_alive
@@ -34,6 +35,7 @@ from runlane.transport.spool import (
     LAUNCHER_ROLE,
     OUT_FILE,
     PLACE_FILE,
+    UNREADABLE_CODE,
     SpoolEnd,
     is_program_alive,
     read_end,
@@ -42,7 +44,7 @@ from runlane.transport.spool import (
 )
 from runlane.workers.engine_lane import show_engine
 from runlane.workers.jsonl_file import LineFile
-from runlane.workers.jsonl_lines import Line, MetricsLine, StepLine
+from runlane.workers.jsonl_lines import Line, MetricsLine, NotTaken, StepLine, Text
 from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
 from runlane.workers.jsonl_place import LINE_SHIFT, BridgeState, Found, Place
 from runlane.workers.jsonl_recorder import Follower, LineRecorder, closing_order
@@ -53,6 +55,10 @@ SHORTEST_SLEEP_S = 0.0005
 # How often we look whether the program has ended, while it writes nothing.
 END_LOOK_S = 0.05
 PATIENCE_S = 1.0
+NOTHING_YET = (
+    "no JSON line on {source} after {wait_s:g} s: nothing is recorded; does the program write its lines there, "
+    "and flush them?"
+)
 UNSEEN_END = SpoolEnd(state="killed", error="nobody saw how the program ended: its launcher was killed")
 
 
@@ -70,6 +76,7 @@ class Bridge:
         self._placed = (-1, (0, 0))
         self._next_look_s = 0.0
         self._sleep_s = SHORTEST_SLEEP_S
+        self._warn_at_s = math.inf
 
     def run(self) -> None:
         """Record everything, and remove the spool."""
@@ -91,6 +98,8 @@ class Bridge:
     def _resume(self) -> None:
         info, found = self.info, self._place.find()
         state = BridgeState() if found is None else found.state
+        if found is None:
+            self._warn_at_s = time.monotonic() + self._settings.attach.unhooked_s
         own = self._directory / OUT_FILE
         path = Path(info.path) if info.path else own
         self._file = LineFile(path, info.offset if found is None else found.offset, state.huge)
@@ -215,9 +224,10 @@ class Bridge:
 
     def _follow(self) -> None:
         while True:
-            is_over = self._is_over()  # before the look at the file, so that look is the last one needed
+            is_over = self._has_end()  # before the look at the file, so that look is the last one needed
             while (lines := self._file.read()) is not None:
                 self._record(lines)
+                is_over = self._has_end()  # others may write without end
             if is_over:
                 last = self._file.read_last()
                 self._record(last)
@@ -231,6 +241,8 @@ class Bridge:
             self._set_place(self._file.start)  # the file was cut short, or another one is in its place
         self._recorder.record(lines)
         self._set_place(self._file.offset)
+        if self._warn_at_s < math.inf and not all(isinstance(line, Text | NotTaken) for line in lines):
+            self._warn_at_s = math.inf
         if self._can_give_back:
             self._file.give_back()
         self._switch_if_due()
@@ -243,6 +255,23 @@ class Bridge:
             self._place.begin_extra()
             self._session.switch_mode()
             self._set_place(self._file.offset)
+        if time.monotonic() >= self._warn_at_s:
+            self._warn()
+
+    def _warn(self) -> None:
+        """No line was taken for so long that somebody should look: here, and in the run."""
+        self._warn_at_s = math.inf
+        text = NOTHING_YET.format(source=self.info.source or "its spool", wait_s=self._settings.attach.unhooked_s)
+        sys.stderr.write(f"runlane: {text}\n")
+        self._place.begin_extra()
+        self._session.log(text, "warning")
+        self._set_place(self._file.offset)
+
+    def _has_end(self) -> bool:
+        """Whether the program has ended, and with it what is read."""
+        if self._file.end is None and self._is_over():
+            self._file.end_here()
+        return self._file.end is not None
 
     def _is_over(self) -> bool:
         now_s = time.monotonic()
@@ -338,10 +367,18 @@ def main(arguments: list[str]) -> int:
             Bridge(directory, settings, endpoint).run()
     except EndpointError:  # another bridge has this spool
         return 0
-    except (RunlaneError, OSError, msgspec.MsgspecError) as error:
-        sys.stderr.write(f"runlane: the bridge of {directory} ends: {error}\n")
-        return 1
+    except (SpoolError, msgspec.MsgspecError) as error:
+        return _say_end(directory, str(error), UNREADABLE_CODE)
+    except (RunlaneError, OSError) as error:
+        return _say_end(directory, str(error), 1)
+    except Exception as error:  # whatever it is, the spool keeps the rest
+        return _say_end(directory, f"{type(error).__name__}: {error}", UNREADABLE_CODE)
     return 0
+
+
+def _say_end(directory: Path, problem: str, code: int) -> int:
+    sys.stderr.write(f"runlane: the bridge of {directory} ends: {problem}\n")
+    return code
 
 
 if __name__ == "__main__":

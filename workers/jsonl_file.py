@@ -30,6 +30,7 @@ class LineFile:
         self.start: int = offset
         self.huge: bytes | None = huge
         self.identity = (0, 0)
+        self.end: int | None = None
         self._fd = -1
         self._window = CHUNK_BYTES
         self._seen_bytes = -1
@@ -53,6 +54,10 @@ class LineFile:
         self.identity = identity
         return True
 
+    def end_here(self) -> None:
+        """The program has ended: what others write behind what is there now is not read."""
+        self.end = max(self.offset, os.fstat(self._fd).st_size) if self.open() else 0
+
     def read(self, most: int = 0) -> list[Line] | None:
         """The next whole lines, `most` of them if given; None when there are none yet.
 
@@ -60,16 +65,16 @@ class LineFile:
         """
         if not self.open():
             return None
-        size = os.fstat(self._fd).st_size
+        size = self._size()
         if size < self.offset:
             log_event(log_ids.JSONL_TRUNCATED, path=self.path, offset=0)
             self._begin_again(0)
-        if size == self._seen_bytes:
+        if size == self._seen_bytes or self.offset == self.end:
             self._follow()
             return None
         self.start = self.offset
         while True:
-            data = os.pread(self._fd, self._window, self.offset)
+            data = os.pread(self._fd, self._most(self._window), self.offset)
             end = data.rfind(b"\n") + 1 if self.huge is None else data.find(b"\n") + 1
             if end:
                 break
@@ -95,7 +100,7 @@ class LineFile:
 
     def read_last(self) -> list[Line]:
         """What stands behind the last whole line, once nobody writes any more."""
-        rest = os.pread(self._fd, MAX_LINE_BYTES, self.offset) if self.open() else b""
+        rest = os.pread(self._fd, self._most(MAX_LINE_BYTES), self.offset) if self.open() else b""
         self.start = self.offset
         self.offset += len(rest)
         if self.huge is not None:
@@ -104,8 +109,17 @@ class LineFile:
         found = last_line(rest)
         return [] if found is None else [found]
 
+    def _size(self) -> int:
+        size = os.fstat(self._fd).st_size
+        return size if self.end is None else min(max(size, self.offset), self.end)
+
+    def _most(self, count: int) -> int:
+        return count if self.end is None else min(count, max(0, self.end - self.offset))
+
     def _follow(self) -> None:
         """Nothing new: look whether the program has put another file in this one's place."""
+        if self.end is not None:
+            return
         with contextlib.suppress(FileNotFoundError):
             found = self.path.stat()
             if (found.st_dev, found.st_ino) != self.identity:

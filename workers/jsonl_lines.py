@@ -16,6 +16,7 @@ MAX_LINE_BYTES = 8 << 20
 # Environments of one program, each with its running episode.
 MAX_ENVS = 4096
 QUOTED_CHARACTERS = 200
+TOO_DEEP = "nested too deeply"
 
 Sort = Literal["no_json", "unknown_kind", "wrong_type", "huge", "half"]
 EnvIndex = Annotated[int, msgspec.Meta(ge=0, lt=MAX_ENVS)]
@@ -107,7 +108,7 @@ def lines_of(chunk: bytes) -> list[Line]:
     for line in chunk.split(b"\n"):
         try:
             append(_decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             other = _other(line, error)
             if other is not None:
                 append(other)
@@ -131,6 +132,8 @@ def _other(line: bytes, error: Exception) -> Line | None:
         return None
     if not (line.lstrip().startswith(b"{") and b'"kind"' in line):
         return Text(short_text(_decoded(line)))
+    if isinstance(error, RecursionError):
+        return NotTaken("no_json", TOO_DEEP, _quoted(line))
     if isinstance(error, msgspec.ValidationError) and "$.kind" in str(error):
         return NotTaken("unknown_kind", str(error), _quoted(line))
     try:  # Python's own json writes NaN and Infinity, and reads them
@@ -138,7 +141,9 @@ def _other(line: bytes, error: Exception) -> Line | None:
     except msgspec.ValidationError as problem:
         has_kind = "field `kind`" not in str(problem)
         return NotTaken("wrong_type", str(problem), _quoted(line)) if has_kind else Text(short_text(_decoded(line)))
-    except (ValueError, RecursionError) as problem:
+    except RecursionError:
+        return NotTaken("no_json", TOO_DEEP, _quoted(line))
+    except ValueError as problem:
         return NotTaken("no_json", str(problem) or type(problem).__name__, _quoted(line))
     return found
 

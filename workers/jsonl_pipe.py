@@ -5,10 +5,12 @@ the death of one loses nothing of what is in it. `splice` moves the bytes inside
 that a kill could lose.
 """
 
+import array
 import contextlib
 import fcntl
 import os
 import select
+import termios
 import threading
 from pathlib import Path
 
@@ -51,8 +53,9 @@ class PipeCopier:
             found = poller.poll(1000 * WAIT_S)
             if not (found and found[0][1] & select.POLLIN and self._copy()):
                 self._over.wait(WAIT_S / 2)  # nobody has it open, or it is empty
-        while self._copy():
-            pass
+        left = self._waiting()  # others may go on writing; that is not read
+        while left > 0 and (moved := self._copy(left)):
+            left -= moved
 
     def _take_lock(self) -> bool:
         try:
@@ -61,13 +64,19 @@ class PipeCopier:
             return False
         return True
 
-    def _copy(self) -> bool:
-        """Move what is there; False when there was nothing."""
+    def _waiting(self) -> int:
+        """Bytes in the pipe."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self._pipe, termios.FIONREAD, count)
+        return count[0]
+
+    def _copy(self, most: int = MOST_BYTES) -> int:
+        """Move what is there; 0 when there was nothing."""
         end = os.fstat(self._out).st_size
         try:
-            return os.splice(self._pipe, self._out, MOST_BYTES, offset_dst=end, flags=os.SPLICE_F_NONBLOCK) > 0
+            return os.splice(self._pipe, self._out, most, offset_dst=end, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:  # a full disk; tried again, and the program waits at a full pipe meanwhile
             self._over.wait(WAIT_S)
-            return False
+            return 0

@@ -14,6 +14,7 @@ import numpy as np
 from runlane.config import log_ids
 from runlane.transport.log import log_event
 from runlane.transport.records import Outcome
+from runlane.workers.attachment import Session
 from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker
 from runlane.workers.jsonl_lines import (
     EpisodeLine,
@@ -166,25 +167,12 @@ class LineRecorder:
             words[at] = done + session.seq - base_seq
 
     def _record_other(self, line: Line) -> None:
-        session = self._session
-        if isinstance(line, MetricLine):
-            session.metric(line.name, NAN if line.value is None else line.value, line.step)
-        elif isinstance(line, MetricsLine):
-            values = {name: NAN if value is None else value for name, value in line.values.items()}
-            session.metrics(values, line.step)
-        elif isinstance(line, EpisodeLine):
-            session.episode(
-                line.episode_return, line.length, outcome=line.outcome, info=line.info, env_index=line.env_index
-            )
-        elif isinstance(line, LogLine):
-            session.log(line.text, line.level)
-        elif isinstance(line, Text):
-            session.log(line.text)
-            self._show(line.text)
-        elif isinstance(line, RunLine):
-            session.tell_facts(facts_of(line))
+        if isinstance(line, RunLine):
+            self._session.tell_facts(facts_of(line))
         elif isinstance(line, NotTaken):
             self._note(line)
+        else:
+            record_plain(self._session, line, self._show)
 
     def _note(self, line: NotTaken) -> None:
         """Count a line that is not taken; the first of its sort is quoted."""
@@ -238,6 +226,24 @@ class LineRecorder:
         if self.not_taken:
             counts = ", ".join(f"{count} {sort}" for sort, count in sorted(self.not_taken.items()))
             self._session.log(f"lines not taken: {counts}", "warning")
+
+
+def record_plain(session: Session, line: Line, show: Callable[[str], object]) -> None:
+    """Record a line that needs nothing but a session's call, through any session. Text is given to `show`, too."""
+    if isinstance(line, MetricLine):
+        session.metric(line.name, NAN if line.value is None else line.value, line.step)
+    elif isinstance(line, MetricsLine):
+        values = {name: NAN if value is None else value for name, value in line.values.items()}
+        session.metrics(values, line.step)
+    elif isinstance(line, EpisodeLine):
+        session.episode(
+            line.episode_return, line.length, outcome=line.outcome, info=line.info, env_index=line.env_index
+        )
+    elif isinstance(line, LogLine):
+        session.log(line.text, line.level)
+    elif isinstance(line, Text):
+        session.log(line.text)
+        show(line.text)
 
 
 def closing_order(state: BridgeState) -> list[int]:

@@ -248,7 +248,7 @@ class PlainLane:
         """Remove the ring. Again: nothing."""
         ring, self.ring = self.ring, None
         if ring is not None:
-            self._say(f"FASTLANE_CLOSED [FASTLANE] frames={ring.frames}")
+            self._say(f"FASTLANE_CLOSED [FASTLANE] ring={os.path.basename(ring.path)} frames={ring.frames}")
             ring.close()
 
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from runlane.workers import hooked_session
+from runlane.workers.number_option import positive, seed
 
 ALGORITHMS = {"ppo": "PPO", "a2c": "A2C", "dqn": "DQN", "sac": "SAC", "td3": "TD3", "ddpg": "DDPG"}
 VEC_ENVS = {"dummy": "DummyVecEnv", "subproc": "SubprocVecEnv"}
@@ -46,15 +47,11 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--algo", choices=sorted(ALGORITHMS), default="ppo")
     add("--env", default="CartPole-v1", help="id of a Gymnasium environment")
-    add("--steps", type=int, default=50_000, help="of all environments; the last rollout is finished")
-    add("--seed", type=int, default=0)
-    add("--envs", type=int, default=4, help="how many environments")
+    add("--steps", type=positive, default=50_000, help="of all environments; the last rollout is finished")
+    add("--seed", type=seed, default=0)
+    add("--envs", type=positive, default=4, help="how many environments")
     add("--vec", choices=sorted(VEC_ENVS), default="dummy", help="environments in this process, or one process each")
-    options = parser.parse_args(argv)
-    for name in ("steps", "envs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
-    return options
+    return parser.parse_args(argv)
 
 
 class Stop:

@@ -37,6 +37,7 @@ from runlane.config import names
 from runlane.workers import hooked_session
 from runlane.workers.attachment import Session, attach
 from runlane.workers.loopback_xmpp import HOST, LoopbackXmpp, import_server
+from runlane.workers.number_option import positive, seed
 
 INSTALL = (
     'pip install "spade==4.1.4" "spade-bdi==0.3.3" "pyjabber==0.4.5" "greenlet>=3,<4" "gymnasium[toy-text]>=1.0,<2"'
@@ -313,10 +314,10 @@ def parse_options(argv: list[str] | None) -> Options:
     """Read the command line; each option is named after a field of Options and defaults to it."""
     parser = argparse.ArgumentParser(prog="python -m runlane.workers.spade_bdi", description="A BDI agent that acts.")
     add = parser.add_argument
-    add("--episodes", type=int, default=Options.episodes)
+    add("--episodes", type=positive, default=Options.episodes)
     add("--env", default=Options.env, help="a Gymnasium environment with numbered actions")
     add("--program", default=Options.program, help="AgentSpeak program; default: one that is shipped")
-    add("--seed", type=int, default=Options.seed)
+    add("--seed", type=seed, default=Options.seed)
     add("--slippery", action="store_true", help="FrozenLake with ice that slips")
     return Options(**vars(parser.parse_args(argv)))
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from runlane.config.names import ENV_WORKER_REPORT
 from runlane.workers.attachment import Session, attach
+from runlane.workers.number_option import count, fraction, positive, seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -214,19 +215,12 @@ def parse_settings(argv: list[str] | None) -> Settings:
     """Read the command line; each option is named after a field of Settings and defaults to it."""
     parser = argparse.ArgumentParser(prog="python -m runlane.workers.vizdoom", description="Learn to shoot in ViZDoom.")
     add = parser.add_argument
-    add("--episodes", type=_count, default=Settings.episodes, help="episodes to play")
-    add("--steps", type=_count, default=Settings.steps, help="environment steps, at most; 0: no limit")
-    add("--seed", type=_count, default=Settings.seed)
-    add("--frame-skip", type=_count, default=Settings.frame_skip, help="tics of the game for one step")
-    add("--learning-rate", type=float, default=Settings.learning_rate)
+    add("--episodes", type=positive, default=Settings.episodes, help="episodes to play")
+    add("--steps", type=count, default=Settings.steps, help="environment steps, at most; 0: no limit")
+    add("--seed", type=seed, default=Settings.seed)
+    add("--frame-skip", type=positive, default=Settings.frame_skip, help="tics of the game for one step")
+    add("--learning-rate", type=fraction, default=Settings.learning_rate)
     return Settings(**vars(parser.parse_args(argv)))
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number}: give 0 or more")
-    return number
 
 
 def write_report(tally: Tally) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from runlane import __version__
 from runlane.config import names
-from runlane.config.errors import RunlaneError, StoreError
+from runlane.config.errors import RunlaneError
 from runlane.config.load import load, shipped
 from runlane.config.settings import Settings
 from runlane.config.telemetry_mode import TelemetryMode
@@ -113,7 +113,9 @@ def run(
     resume: Annotated[str, typer.Option(help="Id of a run to go on with, instead of beginning a new one.")] = "",
     no_hook: Annotated[bool, typer.Option("--no-hook", help="Record only what the script says by itself.")] = False,
     dry: Annotated[bool, typer.Option("--dry", help="Run nothing; list what would be hooked.")] = False,
-    jsonl: Annotated[str, typer.Option(help="Read JSON lines from the command's stdout, fd:N, or a PATH.")] = "",
+    jsonl: Annotated[
+        str | None, typer.Option(help="Read JSON lines from the command's stdout, fd:N, or a PATH.")
+    ] = None,
     config: Config = None,
     sets: Sets = None,
 ) -> None:
@@ -124,46 +126,21 @@ def run(
     and its exit code.
     """
     from runlane.launch import run_command
+    from runlane.run_report import name_of, print_run
+    from runlane.workers.foreign_program import check_source
 
     settings, options = _settings(config, sets)
+    source = "" if jsonl is None else check_source(jsonl)
     if dry:
         from runlane.dry_run import print_dry_run
 
         raise typer.Exit(print_dry_run(command, settings))
-    chosen = name or ("" if resume else _name_of(command))
+    chosen = name or ("" if resume else name_of(command))
     code, run_id, is_drained = run_command(
-        command, settings, options, chosen, worker, resume, jsonl, is_hooking=not no_hook
+        command, settings, options, chosen, worker, resume, source, is_hooking=not no_hook
     )
-    _print_run(settings, run_id, is_drained)
+    print_run(settings, run_id, code, is_drained=is_drained, is_hooking=not no_hook, jsonl=source)
     raise typer.Exit(code)
-
-
-def _name_of(command: list[str]) -> str:
-    script = next((part for part in command if part.endswith(".py")), command[0])
-    return Path(script).stem or command[0]
-
-
-def _print_run(settings: Settings, run_id: str, is_drained: bool) -> None:
-    from runlane.actors.store_reader import list_runs
-    from runlane.transport.endpoint import database_of
-
-    try:
-        found = [row for row in list_runs(database_of(settings)) if row.run == run_id and row.workers]
-    except StoreError as error:  # as when the graph, reached by TCP, keeps its database elsewhere
-        sys.stderr.write(f"runlane: run {run_id} ended; its rows cannot be read from here: {error}\n")
-        return
-    for row in found:
-        sys.stderr.write(
-            f"runlane: run {row.run} {row.state}: {row.steps} steps, {row.episodes} episodes stored in "
-            f"{database_of(settings)}\n"
-        )
-    if not found:
-        sys.stderr.write(
-            f"runlane: run {run_id} recorded nothing: `runlane run --dry -- COMMAND` says what would be hooked; "
-            "or let the script call runlane.workers.wrap(env) or attach()\n"
-        )
-    if not is_drained:
-        sys.stderr.write("runlane: not everything was committed in time; see the logs in the data directory\n")
 
 
 @app.command()

@@ -53,7 +53,7 @@ def recover(settings: Settings, settings_arguments: list[str], path: Path | None
         if graph is not None:
             graph.start(no_workers=True)
         try:
-            return _drain(settings, ready) or int(not is_well)
+            return _drain(settings, ready, is_well=is_well)
         finally:
             if graph is not None:
                 graph.stop()
@@ -90,7 +90,8 @@ def _is_ready(directory: Path) -> bool:
     return not is_alive
 
 
-def _drain(settings: Settings, sources: list[Path]) -> int:
+def _drain(settings: Settings, sources: list[Path], *, is_well: bool) -> int:
+    """Drain the journals; returns the exit code. `is_well`: no spool was left."""
     actor = RecoveryActor(settings, sources, _report)
     try:
         actor.on_start()
@@ -107,9 +108,10 @@ def _drain(settings: Settings, sources: list[Path]) -> int:
         actor.on_close()
     for message in actor.damaged:
         sys.stderr.write(f"runlane: {message}\n")
-    if not actor.damaged:
-        _say(f"all is stored in {database_of(settings)}")
-    return 1 if actor.damaged else 0
+    if actor.damaged or not is_well:
+        return 1
+    _say(f"all is stored in {database_of(settings)}")
+    return 0
 
 
 def _report(relay: Relay) -> None:

@@ -90,6 +90,26 @@ def test_the_shim_speaks_the_protocol_and_changes_nothing(tmp_path: Path, python
     assert [line["name"] for line in lines if line["kind"] == "metric"] == ["Loss", "Loss"]
 
 
+@pytest.mark.parametrize("python", [Path(sys.executable), OLD], ids=["ours", "3.6"])
+@pytest.mark.parametrize("where", ["coach.py", "logger.py"])
+def test_ctrl_c_ends_the_shim_with_130_and_no_traceback(tmp_path: Path, python: Path, where: str) -> None:
+    """Amid training, or while Coach is still being imported; what was written stays."""
+    if not python.exists():
+        pytest.skip(f"NO PYTHON 3.6 at {python.name}: the shim was tried on this one only; `pyenv install 3.6.15`")
+    for name, text in {**FILES, where: FILES[where] + "\nraise KeyboardInterrupt\n"}.items():
+        path = tmp_path / "rl_coach" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("raise SystemExit(4)", ""))
+    lane = tmp_path / "lane"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "LANG": "C.UTF-8"}
+    shell = f'exec "{python}" "{coach.SHIM}" 3 --preset Walk 3>"{lane}"'
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    assert lane.read_text().startswith('{"kind": "run"')
+
+
 def test_a_missing_coach_is_one_line() -> None:
     """Exit code 2, the interpreter named, and how to get one."""
     done = subprocess.run(

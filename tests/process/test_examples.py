@@ -189,3 +189,10 @@ def test_the_async_consumer_counts_beside_another_task(short_dir: Path) -> None:
         counts = [ast.literal_eval(line) for line in example.output.splitlines() if line.startswith("{'")]
         assert [each["step"] for each in counts] == sorted(each["step"] for each in counts)
     assert re.search(r"^total \{.*'step': \d+", example.output, re.MULTILINE)
+
+
+def test_record_jsonl_without_a_file_says_how_it_is_used() -> None:
+    """No traceback."""
+    command = [sys.executable, str(EXAMPLES / "record_jsonl.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "usage: python examples/record_jsonl.py FILE\n")

@@ -181,7 +181,22 @@ def test_a_source_that_cannot_be_one_is_one_line(short_dir: Path, source: str, p
     """It names the source and what to give instead."""
     with GraphUnderTest(short_dir) as graph, ForeignRun(graph, source, "true") as run:
         code, _, err = run.end()
-        assert code == 1
+        assert code == 2
         assert problem in err
         assert repr(source) in err
         assert "Traceback" not in err
+
+
+def test_a_program_that_writes_no_line_is_told_of(short_dir: Path) -> None:
+    """Text is none: one line on standard error, and a warning in the run while it lives."""
+    with GraphUnderTest(short_dir, arguments=("attach.unhooked_s=0.2",)) as graph:
+        with ForeignRun(graph, "stdout", *shell("echo hello; read _")) as run:
+            warned = "SELECT text FROM logs WHERE level = 'warning'"
+            [[text]] = wait_until(lambda: graph.sql(warned), "the run says so")
+            code, _, err = run.end()
+        assert text.startswith("no JSON line on stdout after 0.2 s: ")
+        assert (code, err.count(text)) == (1, 1)
+        with ForeignRun(graph, "stdout", *shell(f"echo '{STEP}'; read _")) as run:
+            wait_until(lambda: graph.sql("SELECT count(*) FROM steps") == [(1,)], "its step is stored")
+            assert "no JSON line" not in run.end()[1]
+        assert graph.sql(warned) == [(text,)]

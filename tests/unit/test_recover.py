@@ -10,10 +10,22 @@ from runlane import recover as module
 from runlane.actors.orphans import journals_dir
 from runlane.config.errors import JournalError
 from runlane.config.settings import Settings
+from runlane.foreign import adopt_spools
 from runlane.recover import find_journals, recover
 from runlane.transport.endpoint import RoleLock
 from runlane.transport.journal_layout import READER_ROLE, segment_path
+from runlane.transport.spool import (
+    OUT_FILE,
+    PLACE_FILE,
+    UNREADABLE_CODE,
+    SpoolEnd,
+    SpoolInfo,
+    make_spool,
+    write_end,
+    write_info,
+)
 from runlane.transport.testing import make_info
+from runlane.workers import jsonl_bridge
 
 
 @pytest.fixture
@@ -113,3 +125,63 @@ def test_a_journal_with_a_reader_is_left_to_it(
     with RoleLock(journal.directory, READER_ROLE):
         assert recover(settings, [], journal.directory) == 0
     assert capsys.readouterr().out == f"{journal.info.stream}: another process drains it already\n"
+
+
+# ---- spools ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spool(settings: Settings) -> Path:
+    """What a program of another language has written, whose launcher and bridge are dead; its place is damaged."""
+    directory = make_spool(settings)
+    write_info(directory, SpoolInfo(run="r", worker="w"))
+    write_end(directory, SpoolEnd(state="finished", exit_code=0))
+    (directory / OUT_FILE).write_text('{"kind":"step"}\n')
+    (directory / PLACE_FILE).write_bytes(b"nonsense")
+    return directory
+
+
+@pytest.mark.usefixtures("_no_graph")
+def test_a_spool_that_cannot_be_read_on_is_set_aside_and_said_once(
+    settings: Settings, spool: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One line says why and one where it is kept, with what the program has written; the next time it is left alone."""
+    options = ["--set", f"data_dir={settings.data_dir}"]
+    assert recover(settings, options, None) == 1
+    out, err = capfd.readouterr()
+    kept = spool.with_name(f"{spool.name}.damaged")
+    assert f"kept in {kept}\n" in out
+    assert "all is stored" not in out
+    assert len(err.splitlines()) == 1
+    assert "of b'nons'" in err
+    assert (kept / OUT_FILE).read_text() == '{"kind":"step"}\n'
+    assert not spool.exists()
+    assert recover(settings, options, None) == 0
+    assert "spool" not in capfd.readouterr().out
+    assert kept.exists()
+
+
+def test_a_graph_sets_such_a_spool_aside_too(
+    settings: Settings, spool: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the bridge says is in a log; the terminal has one line."""
+    adopt_spools(settings, ["--set", f"data_dir={settings.data_dir}"], wait_s=30)
+    err = capfd.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert err.endswith(f"kept in {spool}.damaged\n")
+    assert "of b'nons'" in (Path(settings.data_dir) / "logs" / "spools.log").read_text()
+    adopt_spools(settings, [], wait_s=30)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bridge_that_meets_an_error_nobody_foresaw_says_one_line(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its kind, and the code that says not to try again."""
+
+    def fail(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(jsonl_bridge, "read_info", fail)
+    assert jsonl_bridge.main([str(spool)]) == UNREADABLE_CODE
+    assert capsys.readouterr().err == f"runlane: the bridge of {spool} ends: RecursionError: too deep\n"

@@ -6,7 +6,9 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
@@ -238,6 +240,26 @@ def test_a_graph_that_refuses_leaves_the_script_alone(settings: Settings, caplog
     with _supervisor(settings, Refused(reason="the graph is stopping")):
         assert isinstance(attach(worker="trainer", settings=settings), DetachedSession)
     assert "the graph is stopping" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [(None, "python /home/me/train.py"), ("pkg.train", "python -m pkg.train"), ("pkg.__main__", "python -m pkg")],
+)
+def test_the_remedy_is_the_command_that_was_given(
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str | None,
+    expected: str,
+) -> None:
+    """A module by its name: by its path it would miss its package."""
+    main = ModuleType("__main__")
+    main.__spec__ = None if module is None else ModuleSpec(module, None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", ["/home/me/train.py"])
+    assert isinstance(attach(settings=settings), DetachedSession)
+    assert f"runlane run -- {expected}" in caplog.text
 
 
 # ---- names -----------------------------------------------------------------------------------------------

@@ -92,3 +92,15 @@ def test_a_last_line_is_taken_if_it_is_whole() -> None:
 def test_a_quote_is_short() -> None:
     """However long the line."""
     assert len(huge_line(b"x" * 10_000).quote) == QUOTED_CHARACTERS
+
+
+@pytest.mark.parametrize("depth", [1_500, 100_000])
+@pytest.mark.parametrize("field", ['"info":{"a":%s}', '"action":%s', '"more":%s', '"reward":NaN,"info":{"a":%s}'])
+def test_a_line_nested_too_deeply_costs_that_line_alone(depth: int, field: str) -> None:
+    """Whatever a reader's stack takes: those before and after it are taken."""
+    deep = '{"kind":"step",' + field % ("[" * depth + "]" * depth) + "}"
+    before, found, after = lines_of(f'{{"kind":"step"}}\n{deep}\n{{"kind":"step","reward":2}}'.encode())
+    assert (before, after) == (StepLine(), StepLine(reward=2))
+    assert isinstance(found, NotTaken)
+    assert found.sort == "no_json"
+    assert len(found.quote) == QUOTED_CHARACTERS

@@ -94,6 +94,7 @@ def test_nothing_is_rendered_unless_somebody_watches(lane_dir: Path) -> None:
         lane.close()
     assert len(rendered) == 1
     assert [line.split()[0] for line in said] == ["FASTLANE_OPENED", "FASTLANE_WATCHED", "FASTLANE_CLOSED"]
+    assert f"ring={ring.path.name} " in said[-1]
 
 
 @pytest.mark.parametrize("python", interpreters(), ids=lambda path: path.parts[-3])
