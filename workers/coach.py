@@ -8,14 +8,16 @@ an environment that has it; COACH_PYTHON names its interpreter once for all.
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from runlane.config import names
-from runlane.config.errors import RunlaneError
+from runlane.config.errors import GraphError, RunlaneError
 from runlane.config.load import load
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import run_dir_of
@@ -23,6 +25,7 @@ from runlane.transport.graph_client import GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.workers.foreign_program import run_foreign
 from runlane.workers.number_option import positive, seed
+from runlane.workers.virtual_display import virtual_display
 
 WORKER = "coach"
 SHIM = Path(__file__).with_name("coach_shim.py")
@@ -88,6 +91,18 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return found
 
 
+def _display(stack: contextlib.ExitStack) -> dict[str, str]:
+    """Variables of a display: gym's old renderer draws on none other. Without one Coach trains, and shows nothing."""
+    if os.environ.get("DISPLAY"):
+        return {}
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rl-coach-")))
+    try:
+        return stack.enter_context(virtual_display(directory))
+    except GraphError as error:
+        sys.stderr.write(f"runlane: Coach is not shown: {error}\n")
+        return {}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train; returns Coach's exit code."""
     chosen, more = parse(argv)
@@ -102,9 +117,11 @@ def main(argv: list[str] | None = None) -> int:
         is_resumed = environment.get(names.ENV_RESUMED) == "1"
         for_coach = {"OMP_NUM_THREADS": "1", **environment, "PYTHONUNBUFFERED": "1"}
         for_coach.pop("PYTHONPATH", None)  # of this interpreter: nothing there is for Coach's
-        return run_foreign(
-            f"fd:{DESCRIPTOR}", command, environment, settings, is_resumed=is_resumed, for_program=for_coach
-        )
+        with contextlib.ExitStack() as display:
+            for_coach |= _display(display)
+            return run_foreign(
+                f"fd:{DESCRIPTOR}", command, environment, settings, is_resumed=is_resumed, for_program=for_coach
+            )
     except (RunlaneError, OSError) as error:
         sys.stderr.write(f"runlane: {error}\n")
         return 1

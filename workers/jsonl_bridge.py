@@ -49,6 +49,8 @@ from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
 from runlane.workers.jsonl_place import LINE_SHIFT, BridgeState, Found, Place
 from runlane.workers.jsonl_recorder import Follower, LineRecorder, closing_order
 from runlane.workers.jsonl_session import BridgeSession
+from runlane.workers.run_facts import launch_facts
+from runlane.workers.slot import note_attached
 
 LONGEST_SLEEP_S = 0.01
 SHORTEST_SLEEP_S = 0.0005
@@ -200,7 +202,9 @@ class Bridge:
             "pid": info.pid,
             "jsonl": info.source,
             "versions": {"runlane": runlane.__version__},
+            **launch_facts(),
         }
+        note_attached()
         self._session = BridgeSession(stream, self._endpoint, self._settings, facts, state)
         ring = os.environ.get(names.ENV_RING)
         self._lane = show_engine(self._session, Path(ring)) if ring else None

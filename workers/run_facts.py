@@ -39,7 +39,7 @@ def facts_at_start(config: Any) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": f"{system.sysname} {system.release} {system.machine}",
         "versions": versions(),
-        **_launch_facts(),
+        **launch_facts(),
     }
 
 
@@ -77,7 +77,7 @@ def _directory() -> str:
         return ""
 
 
-def _launch_facts() -> dict[str, Any]:
+def launch_facts() -> dict[str, Any]:
     """What the launcher found out, who may ask git; without one, what git's files say."""
     try:
         told = json.loads(os.environ[names.ENV_FACTS])
