@@ -1,13 +1,14 @@
 """What is read ends with the program, whoever goes on writing."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runlane.transport.spool import OUT_FILE
 from runlane.workers.jsonl_file import LineFile
-from runlane.workers.jsonl_lines import LogLine, NotTaken
+from runlane.workers.jsonl_lines import Line, LogLine, NotTaken
 from runlane.workers.jsonl_pipe import MOST_BYTES, PipeCopier
 
 LINE = b'{"kind":"log","text":"x"}\n'
@@ -26,7 +27,7 @@ def test_what_is_written_behind_the_end_is_not_read(tmp_path: Path, half: bytes,
     _append(path, LINE * 3 + half)
     file = LineFile(path)
     file.end_here()
-    found = []
+    found: list[Line] = []
     while (lines := file.read()) is not None:
         _append(path, LINE * 5)  # as a child left behind, at each look
         found += lines
@@ -55,10 +56,11 @@ def test_a_pipe_is_drained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     copier = PipeCopier(fifo, tmp_path / OUT_FILE, tmp_path / "lock")
     writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     os.write(writer, bytes(WRITE_BYTES))
-    splice, moved = os.splice, []
+    splice: Callable[..., int] = os.splice
+    moved: list[int] = []
 
     def splice_and_write(*arguments: object, **options: object) -> int:
-        moved.append(splice(*arguments, **options))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        moved.append(splice(*arguments, **options))
         if len(moved) < 100:
             os.write(writer, bytes(WRITE_BYTES))
         return moved[-1]

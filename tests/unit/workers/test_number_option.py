@@ -5,8 +5,13 @@ import pytest
 from runlane.workers import cleanrl, coach, godot, sb3, spade_bdi, vizdoom
 
 KINDS = {"coach": coach, "godot": godot, "sb3": sb3, "spade_bdi": spade_bdi, "vizdoom": vizdoom}
-READERS = {"godot": "parse", "coach": "parse", "sb3": "parse_options"}
-READERS |= {"spade_bdi": "parse_options", "vizdoom": "parse_settings"}
+READERS = {
+    "coach": "parse",
+    "godot": "parse",
+    "sb3": "parse_options",
+    "spade_bdi": "parse_options",
+    "vizdoom": "parse_settings",
+}
 
 
 def _refusal(kind: str, *options: str, capsys: pytest.CaptureFixture[str]) -> str:
