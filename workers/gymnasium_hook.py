@@ -24,6 +24,8 @@ from runlane.workers.layer_table import LayerTable
 
 MARK = "__runlane_hooked__"
 MAX_LAYERS = 64
+# Of Gymnasium's own: their `step` returns what is behind them returns, so what is behind them is recorded as well.
+_PASSING = {"Wrapper", "OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo"}
 _PIXELS = re.compile("render|display|opengl|egl|glx|osmesa|pygame|sdl", re.IGNORECASE)
 _VECTOR_CLASSES = ("VectorEnv", "VectorEnvWrapper", "VectorWrapper")
 
@@ -90,6 +92,8 @@ def patch_methods(each: type, calls: Mapping[str, Callable[..., Any]]) -> None:
     """Hook those methods that this class itself defines."""
     for name, call in calls.items():
         method = vars(each).get(name)
+        if call is call_step and each.__name__ in _PASSING and each.__module__.startswith(("gymnasium.", "gym.")):
+            continue
         if isinstance(method, FunctionType) and not hasattr(method, MARK):
             setattr(each, name, hooked_step(method) if call is call_step else hooked(method, call))
 
@@ -190,9 +194,12 @@ def _make(make: Callable[..., Any], module: ModuleType, arguments: Any, options:
         env = make(*arguments, **options)
     if hooked_session.records_made():
         Place.is_plain = False
-        key = id(env)
+        layer: Any = env
+        while layer.__class__.__name__ in _PASSING and "env" in layer.__dict__:
+            layer = layer.env
+        key = id(layer)
         _made[key] = id(_root_of(env))
-        weakref.finalize(env, _made.pop, key, None)
+        weakref.finalize(layer, _made.pop, key, None)
     return env
 
 
