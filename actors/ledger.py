@@ -160,7 +160,7 @@ class Ledger:
         return self._free.pop() if self._free else None
 
     def _grow(self) -> None:
-        before, count = self._count, min(MAX_SLOTS, 2 * self._count)
+        before, count = self._count, min(MAX_SLOTS, max(FIRST_SLOTS, 2 * self._count))
         try:
             os.posix_fallocate(self._fd, 0, (1 + count) * SLOT_BYTES)
         except OSError:

@@ -164,7 +164,7 @@ def test_a_flipped_bit_anywhere_spoils_nothing_before_it(
     with _journal(calls, is_torn=is_torn) as (journal, ends):
         whole = _read(journal.directory, journal.head.published).lines
         used = ends[-1] + 40 - (len(journal.segments) - 1) * SEGMENT_BYTES
-        at = int(place * ((len(journal.segments) - 1) * SEGMENT_BYTES + used))
+        at = int(place * min((len(journal.segments) - 1) * SEGMENT_BYTES + used, len(journal.segments) * SEGMENT_BYTES))
         flip(journal.segments[at // SEGMENT_BYTES], at % SEGMENT_BYTES, 1 << bit)
         _check(journal, whole, ends, at, most)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -166,6 +166,7 @@ def test_any_number_of_accounts_comes_back(count: int, gone: set[int]) -> None:
             assert _sums(successor) == expected
 
 
+@example(written=0, spots=[], size=SLOT_BYTES)  # a head and no room at all
 @settings(max_examples=200)
 @given(
     written=st.integers(0, 5),
