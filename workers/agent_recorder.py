@@ -15,26 +15,24 @@ What counts, so that steps, returns and lengths are those that a script sums up 
 """
 
 import atexit
-import functools
 import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from runlane.config import log_ids, names
-from runlane.transport.log import log_event
+from runlane.config import names
 from runlane.transport.records import Outcome
 from runlane.workers.attachment import Session, attach, attach_beside, script_name
 from runlane.workers.env_frames import frames_of
+from runlane.workers.guarded_call import never_raising
 from runlane.workers.hooked_session import MAX_WORKER
 
 MAX_AGENT = 20
 MAKE = 'make it with render_mode="rgb_array"'
 
-Call = TypeVar("Call", bound=Callable[..., None])
 _monotonic_ns = time.monotonic_ns
 _RECORDERS: "weakref.WeakSet[AgentRecorder]" = weakref.WeakSet()
 
@@ -140,22 +138,6 @@ class Agent:
         self.is_over, self.is_acting = True, False
         self.carried = self.total = 0.0
         self.action = None
-
-
-def never_raising(call: Call) -> Call:
-    """A call that is made inside a stranger's `env.step()`: what it would raise is told once, and counted."""
-
-    @functools.wraps(call)
-    def guarded(recorder: Any, *arguments: Any, **options: Any) -> None:
-        try:
-            call(recorder, *arguments, **options)
-        except Exception as error:
-            recorder.faults += 1
-            if recorder.faults == 1:
-                shown = f"{type(error).__name__}: {error}"
-                log_event(log_ids.WORKER_FAULT, where=call.__name__, error=shown, count=1)
-
-    return cast("Call", guarded)
 
 
 class AgentRecorder:

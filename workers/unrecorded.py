@@ -3,41 +3,20 @@
 Both have every call of a real session, so that scripts need no `if`.
 """
 
-import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from runlane.config import log_ids
 from runlane.config.settings import FastLaneSettings
 from runlane.config.telemetry_mode import TelemetryMode
-from runlane.transport.log import log_event
 from runlane.transport.ring_layout import RingInfo
 from runlane.workers.episode_tracker import ONE_STEP, EpisodeTracker, VectorTracker
 from runlane.workers.fast_lane import FastLane, NoFastLane
+from runlane.workers.guarded_call import never_raising
 from runlane.workers.shown_step import ShownStep, Standing
-
-Call = TypeVar("Call", bound=Callable[..., None])
-
-
-def _counting_faults(call: Call) -> Call:
-    """A call that never raises: what it would is counted, and the first told, as by a session that records."""
-
-    @functools.wraps(call)
-    def guarded(session: Any, *arguments: Any, **options: Any) -> None:
-        try:
-            call(session, *arguments, **options)
-        except Exception as error:
-            session.faults += 1
-            if session.faults == 1:
-                shown = f"{type(error).__name__}: {error}"
-                log_event(log_ids.WORKER_FAULT, where=call.__name__, error=shown, count=1)
-
-    return cast("Call", guarded)
 
 
 class DetachedSession:
@@ -105,7 +84,7 @@ class ShownSession(DetachedSession):
         self._vector: VectorTracker | None = None
         self.lane = FastLane(self, run_dir, settings) if settings.enabled else NoFastLane()
 
-    @_counting_faults
+    @never_raising
     def step(
         self,
         action: Any = None,  # noqa: ARG002
@@ -128,7 +107,7 @@ class ShownSession(DetachedSession):
         if terminated or truncated:
             self._end(tracker, env_index)
 
-    @_counting_faults
+    @never_raising
     def step_vector(
         self,
         actions: Any,  # noqa: ARG002
@@ -151,7 +130,7 @@ class ShownSession(DetachedSession):
         for index in np.flatnonzero(ended if resets is None else ended & ~resets):
             self._end_vector(vector, int(index))
 
-    @_counting_faults
+    @never_raising
     def episode(self, episode_return: float | None = None, *_: Any, env_index: int = 0, **__: Any) -> None:
         """End the running episode."""
         tracker = self._track(env_index)
@@ -161,7 +140,7 @@ class ShownSession(DetachedSession):
             return
         self._end(tracker, env_index)
 
-    @_counting_faults
+    @never_raising
     def abandon_vector_episodes(self, is_abandoned: Any = None) -> None:
         """End running episodes of a vector environment."""
         vector = self._vector
