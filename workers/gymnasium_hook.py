@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
+from runlane.config.names import ENV_COMPAT
 from runlane.workers import hooked_session
 from runlane.workers.layer_table import LayerTable
 
@@ -159,7 +160,7 @@ def patch_package(module: ModuleType) -> None:
     registration = sys.modules.get(f"{module.__name__}.envs.registration")
     if registration is not None and getattr(module, "make", None) is getattr(registration.make, "__wrapped__", None):
         module.make = registration.make  # type: ignore[attr-defined]
-    if module.__name__ == "gymnasium" and os.environ.get("RUNLANE_COMPAT") == "1":
+    if module.__name__ == "gymnasium" and os.environ.get(ENV_COMPAT) == "1":
         from runlane.workers import gymnasium_compat
 
         gymnasium_compat.patch(module)
@@ -198,7 +199,7 @@ def _make(make: Callable[..., Any], module: ModuleType, arguments: Any, options:
         while layer.__class__.__name__ in _PASSING and "env" in layer.__dict__:
             layer = layer.env
         key = id(layer)
-        _made[key] = id(_root_of(env))
+        _made[key] = id(root_of(env))
         weakref.finalize(layer, _made.pop, key, None)
     return env
 
@@ -256,7 +257,7 @@ def _is_recorded(here: Place, env: Any) -> bool:
     """Whether a call of this layer is one to record: that of the script, or that of what `make` has returned."""
     if not _made:
         return not here.depth
-    return id(env) in _made or (not here.depth and id(_root_of(env)) not in _made.values())
+    return id(env) in _made or (not here.depth and id(root_of(env)) not in _made.values())
 
 
 def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -351,13 +352,13 @@ def _known_stream_of(env: Any) -> "EnvStream | None":
     """
     streams = _table.streams
     if id(env) not in streams:
-        _table.remember(env, streams.get(id(_root_of(env))))
+        _table.remember(env, streams.get(id(root_of(env))))
     return streams[id(env)]
 
 
 def _stream_of(env: Any, seed: Any) -> "EnvStream | None":
     """The stream of a layer that is reset, opened now if it has none, or None where nothing is to be recorded."""
-    root = _root_of(env)
+    root = root_of(env)
     stream = _table.streams.get(id(root))
     if (stream is None or stream.is_over) and not _is_not_ours(root):
         stream = EnvStream(root, env, seed)
@@ -366,7 +367,8 @@ def _stream_of(env: Any, seed: Any) -> "EnvStream | None":
     return stream
 
 
-def _root_of(env: Any) -> Any:
+def root_of(env: Any) -> Any:
+    """The innermost environment, or the outermost where it does not say."""
     try:
         return env.unwrapped
     except Exception:
@@ -377,7 +379,7 @@ def _is_around_vector(env: Any) -> bool:
     """Whether it wraps a vector environment. One with a stream does not, and needs no closer look."""
     if not _vector_envs or "env" not in env.__dict__ or _table.streams.get(id(env)) is not None:
         return False
-    return is_vector_class(_root_of(env).__class__)
+    return is_vector_class(root_of(env).__class__)
 
 
 def _is_not_ours(root: Any) -> bool:
@@ -385,7 +387,7 @@ def _is_not_ours(root: Any) -> bool:
 
 
 def _reopened(env: Any) -> "EnvStream":
-    root = _root_of(env)
+    root = root_of(env)
     stream = EnvStream(root, env, None)
     _table.remember(root, stream)
     _table.remember(env, stream)

@@ -16,7 +16,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runlane.workers import hooked_session
-from runlane.workers.gymnasium_hook import MARK, hooked, patch_family, place
+from runlane.workers.gymnasium_hook import MARK, hooked, patch_family, place, root_of
 from runlane.workers.layer_table import LayerTable
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _streams_of(env: Any, seed: Any) -> HookedAgents | None:
         _gone.pop().close()
     found = _known(env)
     if found is None:
-        root = _root_of(env)
+        root = root_of(env)
         if hooked_session.is_left(root):
             return None
         found = _made(root, env, seed)
@@ -108,7 +108,7 @@ def _known(env: Any) -> HookedAgents | None:
     streams = _table.streams
     found = streams.get(id(env))
     if found is None:
-        found = streams.get(id(_root_of(env)))
+        found = streams.get(id(root_of(env)))
         if found is not None:
             _table.remember(env, found)
     return found
@@ -140,13 +140,6 @@ def _made(root: Any, env: Any, seed: Any) -> HookedAgents:
             return first.session
 
     return HookedAgents(kind, Streams())
-
-
-def _root_of(env: Any) -> Any:
-    try:
-        return env.unwrapped
-    except Exception:
-        return env
 
 
 # ---- calls ----
@@ -218,7 +211,7 @@ def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
 
 
 def _let_go(env: Any) -> None:
-    found = _table.pop(env) or _table.pop(_root_of(env))
+    found = _table.pop(env) or _table.pop(root_of(env))
     if found is not None:
         found.close()
 

@@ -46,22 +46,44 @@ def _bare(env: Any) -> Any:
     return env
 
 
-class RecordedAECEnv(_BaseWrapper):  # type: ignore[misc]
-    """An environment whose agents take turns, each recorded."""
+class _Recorded:
+    """What both kinds share."""
 
-    def __init__(self, env: Any, streams: AgentStreams, with_observations: bool) -> None:
-        """Use `wrap`."""
-        super().__init__(env)  # pyright: ignore[reportUnknownMemberType]
-        self._recorder = TurnRecorder(streams, with_observations)
+    env: Any
+    _recorder: Any
 
     @property
     def session(self) -> Session:
         """The session of the first agent, which shows the pictures."""
-        return self._recorder.session_of(self.env)
+        session: Session = self._recorder.session_of(self.env)
+        return session
 
     def session_of(self, agent: Hashable) -> Session:
         """The session of an agent."""
-        return self._recorder.session_of(self.env, agent)
+        session: Session = self._recorder.session_of(self.env, agent)
+        return session
+
+    def close(self) -> None:
+        """Close the environment, then the sessions that `wrap` opened."""
+        self.env.close()
+        self._recorder.close()
+
+    def __str__(self) -> str:
+        """The environment's own name."""
+        return str(self.env)
+
+    def __reduce__(self) -> Any:
+        """A copy, as a planner makes it, is of the environment alone: it is not recorded."""
+        return _bare, (self.env,)
+
+
+class RecordedAECEnv(_Recorded, _BaseWrapper):  # type: ignore[misc]
+    """An environment whose agents take turns, each recorded."""
+
+    def __init__(self, env: Any, streams: AgentStreams, with_observations: bool) -> None:
+        """Use `wrap`."""
+        super().__init__(env)  # pyright: ignore[reportUnknownMemberType, reportCallIssue]
+        self._recorder = TurnRecorder(streams, with_observations)
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Reset. Episodes that had not ended are recorded as abandoned."""
@@ -92,36 +114,14 @@ class RecordedAECEnv(_BaseWrapper):  # type: ignore[misc]
         """The environment's own, with whatever it checks."""
         return self.env.agent_iter(max_iter)
 
-    def close(self) -> None:
-        """Close the environment, then the sessions that `wrap` opened."""
-        self.env.close()
-        self._recorder.close()
 
-    def __str__(self) -> str:
-        """The environment's own name."""
-        return str(self.env)
-
-    def __reduce__(self) -> Any:
-        """A copy, as a planner makes it, is of the environment alone: it is not recorded."""
-        return _bare, (self.env,)
-
-
-class RecordedParallelEnv(_BaseParallelWrapper):  # type: ignore[misc]
+class RecordedParallelEnv(_Recorded, _BaseParallelWrapper):  # type: ignore[misc]
     """An environment whose agents act at once, each recorded."""
 
     def __init__(self, env: Any, streams: AgentStreams, with_observations: bool) -> None:
         """Use `wrap`."""
-        super().__init__(env)  # pyright: ignore[reportUnknownMemberType]
+        super().__init__(env)  # pyright: ignore[reportUnknownMemberType, reportCallIssue]
         self._recorder = ParallelRecorder(streams, with_observations)
-
-    @property
-    def session(self) -> Session:
-        """The session of the first agent, which shows the pictures."""
-        return self._recorder.session_of(self.env)
-
-    def session_of(self, agent: Hashable) -> Session:
-        """The session of an agent."""
-        return self._recorder.session_of(self.env, agent)
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Reset. Episodes that had not ended are recorded as abandoned."""
@@ -136,16 +136,3 @@ class RecordedParallelEnv(_BaseParallelWrapper):  # type: ignore[misc]
         result = self.env.step(actions)
         self._recorder.note_step(self.env, alive, actions, result)
         return result
-
-    def close(self) -> None:
-        """Close the environment, then the sessions that `wrap` opened."""
-        self.env.close()
-        self._recorder.close()
-
-    def __str__(self) -> str:
-        """The environment's own name."""
-        return str(self.env)
-
-    def __reduce__(self) -> Any:
-        """A copy, as a planner makes it, is of the environment alone: it is not recorded."""
-        return _bare, (self.env,)
