@@ -13,16 +13,15 @@ from typing import Any
 import zmq
 
 from runlane.actors.forwarder import Forwarder
-from runlane.actors.orphans import orphan_journals
+from runlane.actors.orphans import is_worker_alive, orphan_journals
 from runlane.actors.worker_control import WorkerControl
 from runlane.config import log_ids
-from runlane.config.errors import JournalError, WireError
+from runlane.config.errors import WireError
 from runlane.config.names import PROXY_PREFIX
 from runlane.config.settings import Settings
 from runlane.transport.ack import Batch
 from runlane.transport.clock import Clock, SystemClock
 from runlane.transport.endpoint import RoleLock, ipc_endpoint, is_role_alive, make_run_dir, run_dir_of, unlink_socket
-from runlane.transport.journal_head import JournalHead
 from runlane.transport.log import log_event
 from runlane.transport.messages import (
     ControlMessage,
@@ -128,17 +127,9 @@ class ProxyActor:
         return is_any
 
     def _is_dead_part(self, directory: Path, worker: str) -> bool:
-        if not worker.startswith(f"{self.worker}-") or is_role_alive(
-            run_dir_of(self.settings), f"{PROXY_PREFIX}{worker}"
-        ):
-            return False
-        try:
-            head = JournalHead.open(directory)
-        except (JournalError, OSError):
-            return False
-        is_alive = head.is_writer_alive
-        head.close()
-        return not is_alive
+        is_part = worker.startswith(f"{self.worker}-")
+        has_proxy = is_part and is_role_alive(run_dir_of(self.settings), f"{PROXY_PREFIX}{worker}")
+        return is_part and not has_proxy and not is_worker_alive(directory)
 
     def do_work(self, timeout_s: float) -> None:
         """One turn: what the worker sent, what the router answered, what is due to go out."""

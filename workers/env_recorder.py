@@ -7,7 +7,7 @@ environment. They know sessions and frames, and import no Gymnasium: 0.29, 1.x a
 import math
 import sys
 import time
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from runlane.transport.log import log_event
 from runlane.workers.attachment import Session
 from runlane.workers.env_frames import VectorFrames, frames_of
 from runlane.workers.final_observation import LastObservation, LastObservations
+from runlane.workers.plain_values import number_of
 
 AutoresetText = Literal["NextStep", "SameStep", "Disabled"]
 
@@ -112,7 +113,7 @@ class EnvRecorder:
     def _number(self, reward: Any) -> float:
         """A reward that is no plain number. One that is several, or none, is recorded as NaN: the step happened."""
         try:
-            return float(reward if np.ndim(reward) == 0 else np.asarray(reward).reshape(()))
+            return number_of(np.asarray(cast("Any", reward)) if isinstance(reward, list | tuple) else reward)
         except (TypeError, ValueError) as error:
             if not self._is_told:
                 self._is_told = True

@@ -24,12 +24,9 @@ def plain_map(info: Mapping[str, Any], max_bytes: int = MAX_MAP_BYTES) -> dict[s
 
 def number_of(value: Any) -> float:
     """A value as a number: also an array of one. Raises `TypeError` or `ValueError` for anything else."""
-    try:
-        return float(value)
-    except TypeError:
-        if getattr(value, "size", 0) != 1:
-            raise
-        return float(value.reshape(()))
+    if getattr(value, "ndim", 0) and value.size == 1:
+        value = value.reshape(())
+    return float(value)
 
 
 def short_text(text: object, most: int = MAX_TEXT_CHARACTERS) -> str:

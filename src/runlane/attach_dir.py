@@ -15,10 +15,10 @@ from typing import Self
 from runlane.config import names
 from runlane.config.settings import Settings
 from runlane.transport.endpoint import make_run_dir
+from runlane.workers.slot import ATTACHED_PREFIX, HOOKED_PREFIX, SLOT_PREFIX
 
 PREFIX = "attach-"
 HOOK_FILE = "sitecustomize.py"
-_SLOT, _ATTACHED, _HOOKED = "slot-", "attached-", "hooked-"
 
 UNHOOKED = """Nothing is recorded {when} of `{command}`.
 No environment of Gymnasium, gym or PettingZoo was reset in it, and it did not attach by itself. Add three lines:
@@ -62,11 +62,11 @@ class AttachDir:
 
     def is_hooked(self) -> bool:
         """Whether a library is hooked in some process of the command: it may well be about to step."""
-        return self._has(_HOOKED)
+        return self._has(HOOKED_PREFIX)
 
     def is_attached(self) -> bool:
         """Whether some process of the command records."""
-        return self._has(_SLOT, _ATTACHED)
+        return self._has(SLOT_PREFIX, ATTACHED_PREFIX)
 
     def _has(self, *prefixes: str) -> bool:
         with contextlib.suppress(OSError):
