@@ -64,6 +64,8 @@ class DeviceWatch:
 class EnvRecorder:
     """Of one scalar environment."""
 
+    __slots__ = ("_device", "_is_told", "_lane", "_last", "_render", "has_ended", "session")
+
     def __init__(self, session: Session, shown_env: Any, with_observations: bool) -> None:
         """`shown_env` is what is rendered while somebody watches."""
         self.session = session
@@ -88,7 +90,7 @@ class EnvRecorder:
             observation, reward, terminated, truncated, _ = result
         else:
             observation, reward, terminated, truncated = ends_of(result)
-        if reward.__class__ not in _NUMBERS or terminated.__class__ not in _FLAGS or action.__class__ not in _PLAIN:
+        if type(reward) not in _NUMBERS or type(terminated) not in _FLAGS or type(action) not in _PLAIN:
             if self._device.holds(reward) or self._device.holds(terminated) or self._device.holds(truncated):
                 return
             action = None if self._device.holds(action) else action

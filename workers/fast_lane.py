@@ -115,6 +115,8 @@ class FastLane:
     is the environment, from 1, that a viewer has asked for alone; 0 for none.
     """
 
+    __slots__ = ("__dict__", "__weakref__", "next_ns")  # read in every step: see `StreamWriter`
+
     def __init__(self, session: Shown, run_dir: Path, settings: FastLaneSettings) -> None:
         """Make the ring at the first look, so that viewers may ask for frames before there is one."""
         self.next_ns = 0 if settings.video_mode != "off" else NEVER_NS

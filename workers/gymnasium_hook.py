@@ -10,10 +10,10 @@ Nothing here touches random numbers, results, exceptions or output. Whatever goe
 """
 
 import functools
+import inspect
 import os
 import re
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
@@ -21,40 +21,19 @@ from typing import Any
 
 from runlane.config.names import ENV_COMPAT
 from runlane.workers import hooked_session
+from runlane.workers.hook_place import Place, made, place, streams, total_recorded
 from runlane.workers.layer_table import LayerTable
 
 MARK = "__runlane_hooked__"
 MAX_LAYERS = 64
 # Of Gymnasium's own: their `step` returns what is behind them returns, so what is behind them is recorded as well.
 _PASSING = {"Wrapper", "OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo"}
+_LIBRARIES = ("gymnasium.", "gym.")
 _PIXELS = re.compile("render|display|opengl|egl|glx|osmesa|pygame|sdl", re.IGNORECASE)
 _VECTOR_CLASSES = ("VectorEnv", "VectorEnvWrapper", "VectorWrapper")
 
 
-class Place(threading.local):
-    """Where a thread is: how deep inside an environment's call, and what was called in there."""
-
-    depth = 0
-    outer_is_vector = False  # whether the outermost environment wraps a vector environment
-    vector_depth = 0
-    inner_steps = 0
-    inner_reset = 0  # id of what was reset
-    recorded = 0  # calls of environments by something that is no environment
-    is_plain = True  # of all threads: no other layer than the outermost is recorded
-
-    def __reduce__(self) -> "tuple[Callable[[], Place], tuple[()]]":
-        """Classes that are pickled by value take their methods with them, and those name this."""
-        return _the_place, ()
-
-
-def _the_place() -> Place:
-    return place
-
-
-place = Place()
-total_recorded = [0]  # the same as `place.recorded`, of all threads
 _vector_envs: list[str] = []  # classes of vector environments that are environments, as all were before Gymnasium 1.0
-_made: dict[int, int] = {}  # where that is the recorded layer: ids of what `make` has returned, and of what is in it
 
 
 # ---- what is patched -------------------------------------------------------------------------------------
@@ -89,14 +68,12 @@ def patch_family(parent: Any, patch: Callable[[type], None]) -> None:
         patch(each)
 
 
-def patch_methods(each: type, calls: Mapping[str, Callable[..., Any]]) -> None:
-    """Hook those methods that this class itself defines."""
-    for name, call in calls.items():
+def patch_methods(each: type, hooks: Mapping[str, Callable[[Any], Any]]) -> None:
+    """Hook those methods that this class itself defines. A hook makes of a method the one to take its place."""
+    for name, hook in hooks.items():
         method = vars(each).get(name)
-        if call is call_step and each.__name__ in _PASSING and each.__module__.startswith(("gymnasium.", "gym.")):
-            continue
         if isinstance(method, FunctionType) and not hasattr(method, MARK):
-            setattr(each, name, hooked_step(method) if call is call_step else hooked(method, call))
+            setattr(each, name, hook(method))
 
 
 def patch_class(each: type) -> None:
@@ -104,7 +81,9 @@ def patch_class(each: type) -> None:
     if is_vector_class(each):
         _vector_envs.append(each.__name__)
     else:
-        patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
+        is_passing = each.__name__ in _PASSING and each.__module__.startswith(_LIBRARIES)
+        steps = {} if is_passing else {"step": functools.partial(hooked_step, is_wrapper=_is_wrapper(each))}
+        patch_methods(each, {**steps, "reset": hooked_reset, "close": hooks_with(call_close)})
 
 
 def hooked(method: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,19 +97,96 @@ def hooked(method: Callable[..., Any], call: Callable[..., Any]) -> Callable[...
     return through
 
 
-def hooked_step(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A `step` likewise. Behind the outermost layer it is near to free: there are as many as there are wrappers."""
+def hooks_with(call: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A hook whose methods go through `call`."""
+    return functools.partial(hooked, call=call)
+
+
+def hooked_step(method: Any, is_wrapper: bool) -> Callable[..., Any]:
+    """A `step` likewise. Every step of every layer goes through it: see `_hooked_plain_step` for the common ones."""
+    if takes_only(method, "action"):
+        return _hooked_plain_step(method, is_wrapper)
 
     @functools.wraps(method)
     def through(self: Any, *arguments: Any, **options: Any) -> Any:
-        if place.depth and place.is_plain:
-            if "env" not in self.__dict__:  # no wrapper: something has moved
-                place.inner_steps += 1
+        here = place.here
+        if here.depth and not here.made:
+            if not is_wrapper:
+                here.moved = self
             return method(self, *arguments, **options)
         return call_step(method, self, arguments, options)
 
     setattr(through, MARK, True)
     return through
+
+
+def _hooked_plain_step(method: Any, is_wrapper: bool) -> Callable[..., Any]:
+    """What `call_step` does where there is nothing uncommon, in one flat function without a tuple and a dict.
+
+    Between two steps a training fills the processor's caches with its own: each line here costs three times what it
+    costs in a loop of nothing else (decisions/0012).
+    """
+
+    @functools.wraps(method)
+    def through(self: Any, action: Any) -> Any:
+        here = place.here
+        if here.made:
+            return call_step(method, self, (action,), {})
+        if here.depth:
+            if not is_wrapper:
+                here.moved = self
+            return method(self, action)
+        stream = here.streams.get(id(self))
+        if stream is None or stream.is_over:
+            return call_step(method, self, (action,), {})
+        here.depth, here.inner_reset, here.outer_is_vector = 1, 0, False
+        try:
+            result = method(self, action)
+        except BaseException:
+            here.depth, here.moved = 0, None
+            raise
+        here.depth = 0
+        here.recorded += 1
+        here.total[0] += 1
+        try:
+            if here.inner_reset:
+                stream.recorder.note_step(action, result, is_reset_step(here, self, stream))
+            else:
+                stream.recorder.note_step(action, result)
+        except Exception:
+            count_fault()
+        here.moved = None
+        return result
+
+    setattr(through, MARK, True)
+    return through
+
+
+def hooked_reset(method: Any) -> Callable[..., Any]:
+    """A `reset` likewise: behind the outermost layer it is only noted."""
+
+    @functools.wraps(method)
+    def through(self: Any, *arguments: Any, **options: Any) -> Any:
+        here = place.here
+        if here.depth and not here.made:
+            here.inner_reset = id(self)
+            return method(self, *arguments, **options)
+        return call_reset(method, self, arguments, options)
+
+    setattr(through, MARK, True)
+    return through
+
+
+def takes_only(method: Any, name: str) -> bool:
+    """Whether a function takes `self` and one argument of this name, which may be given either way, and no more."""
+    code = method.__code__
+    is_exact = code.co_argcount == 2 and not code.co_kwonlyargcount and not code.co_posonlyargcount
+    has_more = code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS) or method.__defaults__
+    return is_exact and not has_more and code.co_varnames[1] == name
+
+
+def _is_wrapper(each: type) -> bool:
+    return any(base.__name__ == "Wrapper" and base.__module__.startswith(_LIBRARIES) for base in each.__mro__)
 
 
 def is_vector_class(each: type) -> bool:
@@ -164,6 +220,12 @@ def patch_package(module: ModuleType) -> None:
         from runlane.workers import gymnasium_compat
 
         gymnasium_compat.patch(module)
+    _import_what_records()
+
+
+def _import_what_records() -> None:
+    """Beside the library's own import, and not in the first reset, which may well be in a loop that somebody times."""
+    from runlane.workers import env_recorder  # noqa: F401
 
 
 def _descendants(each: type) -> list[type]:
@@ -184,7 +246,7 @@ def _make(make: Callable[..., Any], module: ModuleType, arguments: Any, options:
         if _wants_pixels(module, arguments, options):
             wanted = {**options, "render_mode": "rgb_array"}
     except Exception:
-        _count_fault()
+        count_fault()
     try:
         env = make(*arguments, **wanted)
     except Exception as error:
@@ -194,13 +256,12 @@ def _make(make: Callable[..., Any], module: ModuleType, arguments: Any, options:
     if env is None:  # it cannot be drawn here; as the script asked for it, then
         env = make(*arguments, **options)
     if hooked_session.records_made():
-        Place.is_plain = False
         layer: Any = env
         while layer.__class__.__name__ in _PASSING and "env" in layer.__dict__:
             layer = layer.env
         key = id(layer)
-        _made[key] = id(root_of(env))
-        weakref.finalize(layer, _made.pop, key, None)
+        made[key] = id(root_of(env))
+        weakref.finalize(layer, made.pop, key, None)
     return env
 
 
@@ -227,6 +288,8 @@ def _metadata(maker: Any) -> dict[str, Any]:
 class EnvStream:
     """One innermost environment and the session it is recorded with, from its first reset to its close."""
 
+    __slots__ = ("__weakref__", "hooked", "is_over", "pid", "recorder")
+
     def __init__(self, root: Any, env: Any, seed: Any) -> None:
         """Open a session, or take one that was given back."""
         from runlane.workers.env_recorder import EnvRecorder
@@ -250,27 +313,26 @@ def _on_gone(stream: EnvStream) -> None:
     hooked_session.note_gone(stream.close)
 
 
-_table: LayerTable[EnvStream] = LayerTable(_on_gone)
+_table: LayerTable[EnvStream] = LayerTable(_on_gone, streams)
 
 
 def _is_recorded(here: Place, env: Any) -> bool:
     """Whether a call of this layer is one to record: that of the script, or that of what `make` has returned."""
-    if not _made:
+    if not made:
         return not here.depth
-    return id(env) in _made or (not here.depth and id(root_of(env)) not in _made.values())
+    return id(env) in made or (not here.depth and id(root_of(env)) not in made.values())
 
 
 def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Step, and record it where the script itself has called."""
-    here = place
+    """Step, and record it where the script itself has called. For what is not common: see `hooked_step`."""
+    here = place.here
     if not _is_recorded(here, env):
-        if "env" not in env.__dict__:  # no wrapper: something has moved
-            here.inner_steps += 1
+        here.moved = env
         return step(env, *arguments, **options)
     before = here.depth
     if not before:
         here.outer_is_vector = _is_around_vector(env)
-    here.depth, here.inner_steps, here.inner_reset = before + 1, 0, 0
+    here.depth, here.inner_reset, here.moved = before + 1, 0, None
     try:
         result = step(env, *arguments, **options)
     finally:
@@ -278,21 +340,28 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
     here.recorded += 1
     total_recorded[0] += 1
     try:
-        stream = _table.streams.get(id(env)) or _known_stream_of(env)
+        stream = streams.get(id(env)) or _known_stream_of(env)
         if stream is not None:
             if stream.is_over:  # it was closed, and is stepped all the same
                 stream = _reopened(env)
-            # A wrapper that only resets in this step: Gymnasium's Autoreset after an episode's end.
-            is_reset = here.inner_reset not in (0, id(env)) and not here.inner_steps and stream.recorder.has_ended
+            is_reset = is_reset_step(here, env, stream)
             stream.recorder.note_step(arguments[0] if arguments else options.get("action"), result, is_reset)
     except Exception:
-        _count_fault()
+        count_fault()
+    here.moved = None
     return result
+
+
+def is_reset_step(here: Place, env: Any, stream: "EnvStream") -> bool:
+    """Whether a wrapper has only reset in this step, and nothing has moved: Autoreset after an episode's end."""
+    if here.inner_reset in (0, id(env)) or not stream.recorder.has_ended:
+        return False
+    return here.moved is None or "env" in here.moved.__dict__
 
 
 def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Reset, and record that where the script itself has called."""
-    here = place
+    here = place.here
     if not _is_recorded(here, env):
         here.inner_reset = id(env)
         return reset(env, *arguments, **options)
@@ -307,13 +376,13 @@ def call_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
     here.recorded += 1
     total_recorded[0] += 1
     try:
-        stream = _table.streams.get(id(env))
+        stream = streams.get(id(env))
         if stream is None or stream.is_over:
             stream = _stream_of(env, options.get("seed"))
         if stream is not None:
             stream.recorder.note_reset(observation_of(result))
     except Exception:
-        _count_fault()
+        count_fault()
     return result
 
 
@@ -325,7 +394,7 @@ def observation_of(result: Any) -> Any:
 
 def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Close, and let the stream go."""
-    here = place
+    here = place.here
     here.depth += 1
     try:
         return close(env, *arguments, **options)
@@ -337,11 +406,11 @@ def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
 
 def _close_stream(env: Any) -> None:
     try:
-        stream = _table.streams.get(id(env))
+        stream = streams.get(id(env))
         if stream is not None:
             stream.close()
     except Exception:
-        _count_fault()
+        count_fault()
 
 
 def _known_stream_of(env: Any) -> "EnvStream | None":
@@ -350,16 +419,16 @@ def _known_stream_of(env: Any) -> "EnvStream | None":
     What was never reset is recorded from its first reset on: it is a copy made in mid-episode, as a planner makes them
     by the thousand, or older than the hook.
     """
-    streams = _table.streams
     if id(env) not in streams:
         _table.remember(env, streams.get(id(root_of(env))))
-    return streams[id(env)]
+    found: EnvStream | None = streams[id(env)]
+    return found
 
 
 def _stream_of(env: Any, seed: Any) -> "EnvStream | None":
     """The stream of a layer that is reset, opened now if it has none, or None where nothing is to be recorded."""
     root = root_of(env)
-    stream = _table.streams.get(id(root))
+    stream = streams.get(id(root))
     if (stream is None or stream.is_over) and not _is_not_ours(root):
         stream = EnvStream(root, env, seed)
         _table.remember(root, stream)
@@ -377,7 +446,7 @@ def root_of(env: Any) -> Any:
 
 def _is_around_vector(env: Any) -> bool:
     """Whether it wraps a vector environment. One with a stream does not, and needs no closer look."""
-    if not _vector_envs or "env" not in env.__dict__ or _table.streams.get(id(env)) is not None:
+    if not _vector_envs or "env" not in env.__dict__ or streams.get(id(env)) is not None:
         return False
     return is_vector_class(root_of(env).__class__)
 
@@ -418,5 +487,6 @@ def facts_of(env: Any, seed: Any) -> dict[str, Any]:
     return env_facts.facts_of(env, seed)
 
 
-def _count_fault() -> None:
+def count_fault() -> None:
+    """What is being handled went wrong in a hook of ours."""
     hooked_session.count_fault(sys.exc_info()[1])

@@ -1,6 +1,6 @@
 """Sessions of a process whose script was not edited: one stream for each environment, and one for what is no step.
 
-Imports nothing of ours before an environment is reset or a scalar comes: the hooks that use it are in every script.
+Imports next to nothing of ours before an environment is reset or a scalar comes: every script has the hooks.
 """
 
 import contextlib
@@ -9,6 +9,8 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from runlane.workers.hook_place import left
 
 if TYPE_CHECKING:
     from runlane.config.settings import Settings
@@ -20,7 +22,6 @@ MAX_WORKER = 32  # characters, as `check_name` allows
 _config: dict[str, Any] = {}
 _open: "list[HookedSession]" = []  # of this process, in order of their slots
 _pool: "dict[str, list[HookedSession]]" = {}  # given back by environments that were closed
-_left: "dict[int, weakref.ref[Any]]" = {}  # by id: an environment need not be hashable
 _gone: list[Callable[[], None]] = []
 _faults: list[str] = []
 _lock = threading.RLock()
@@ -56,12 +57,12 @@ def leave(env: Any) -> None:
     with contextlib.suppress(Exception):  # an environment may be anything
         root = getattr(env, "unwrapped", env)
         key = id(root)
-        _left[key] = weakref.ref(root, lambda _: _left.pop(key, None))
+        left[key] = weakref.ref(root, lambda _: left.pop(key, None))
 
 
 def is_left(root: Any) -> bool:
     """Whether the script records this innermost environment by itself."""
-    found = _left.get(id(root))
+    found = left.get(id(root))
     return found is not None and found() is root
 
 

@@ -14,9 +14,9 @@ class LayerTable(Generic[Stream]):
     `streams` is for a quick look: an id in it is that of a living layer.
     """
 
-    def __init__(self, on_gone: Callable[[Stream], None]) -> None:
+    def __init__(self, on_gone: Callable[[Stream], None], streams: dict[int, Stream | None] | None = None) -> None:
         """`on_gone` is told of a stream whose last layer is no more, in the middle of whatever the thread does."""
-        self.streams: dict[int, Stream | None] = {}
+        self.streams: dict[int, Stream | None] = {} if streams is None else streams
         self._layers: dict[int, weakref.ref[Any]] = {}
         self._on_gone = on_gone
 

@@ -16,7 +16,8 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runlane.workers import hooked_session
-from runlane.workers.gymnasium_hook import MARK, hooked, patch_family, place, root_of
+from runlane.workers.gymnasium_hook import MARK, hooked, patch_family, root_of
+from runlane.workers.hook_place import place
 from runlane.workers.layer_table import LayerTable
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _made(root: Any, env: Any, seed: Any) -> HookedAgents:
 
 def call_turn(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Step the agent whose turn it is, and record it where the script itself has called."""
-    here = place
+    here = place.here
     found = None if here.depth else _guarded(_known, env)
     if found is None:
         return _inside(step, env, arguments, options)
@@ -162,7 +163,7 @@ def call_turn(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
 
 def call_parallel(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Step all agents, and record them where the script itself has called."""
-    here = place
+    here = place.here
     found = None if here.depth else _guarded(_known, env)
     if found is None:
         return _inside(step, env, arguments, options)
@@ -177,7 +178,7 @@ def call_parallel(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...]
 
 def call_turn_reset(reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Reset, and end what was not ended, where the script itself has called."""
-    found = None if place.depth else _guarded(_streams_of, env, _seed_of(arguments, options))
+    found = None if place.here.depth else _guarded(_streams_of, env, _seed_of(arguments, options))
     if found is None:
         return _inside(reset, env, arguments, options)
     recorder = found.turns()
@@ -191,7 +192,7 @@ def call_parallel_reset(
     reset: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> Any:
     """Reset, and end what was not ended, where the script itself has called."""
-    found = None if place.depth else _guarded(_streams_of, env, _seed_of(arguments, options))
+    found = None if place.here.depth else _guarded(_streams_of, env, _seed_of(arguments, options))
     if found is None:
         return _inside(reset, env, arguments, options)
     recorder = found.parallel()
@@ -206,7 +207,7 @@ def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], 
     try:
         return _inside(close, env, arguments, options)
     finally:
-        if not place.depth:
+        if not place.here.depth:
             _guarded(_let_go, env)
 
 
@@ -218,7 +219,7 @@ def _let_go(env: Any) -> None:
 
 def _inside(method: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Call it; what it calls in turn is not the script's."""
-    here = place
+    here = place.here
     if not here.depth:
         here.recorded += 1  # a vector environment around it leaves its parts to us
     here.depth += 1

@@ -93,7 +93,7 @@ class WorkerSession(RowWriter):
             journal = self._journal
             if not (info or env_index or is_reset or is_human) and (offset := journal.offset) < journal.stop_offset:
                 try:
-                    if reward.__class__ is not float:
+                    if type(reward) is not float:
                         reward = float(reward)  # the sum of float32 rewards would drift
                     tracker = self._tracker
                     place = tracker.place + ONE_STEP

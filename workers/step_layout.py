@@ -4,6 +4,7 @@ A scalar row is packed as the whole journal record it will be, but for its check
 becomes its bytes, little endian, in its own dtype.
 """
 
+import functools
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -68,9 +69,7 @@ class StepLayout:
         observation_field = field_of("observation", observation)
         optional = [field for field in (action_field, observation_field) if field is not None]
         self.schema = StepSchema(schema_id=schema_id, fields=[*fixed, *optional])
-        record = struct.Struct("<8sQqQ5sd" + "".join(map(_struct_code, optional)))
-        self.pack = record.pack
-        self.put = struct.Struct(f"<I{record.size}s").pack_into
+        record, self.pack, self.put = _packers("<8sQqQ5sd" + "".join(map(_struct_code, optional)))
         self.record_bytes = 4 + record.size
         self.row_bytes = self.record_bytes - ROW_OFFSET
         self.prefix = ROW_PREFIX.pack(self.record_bytes, STEP, schema_id)
@@ -93,6 +92,17 @@ class StepLayout:
         if self.to_observation is not None:
             found += (self.to_observation(observation),)
         return found
+
+
+@functools.lru_cache(64)
+def _packers(record_format: str) -> tuple[struct.Struct, Callable[..., bytes], Callable[..., None]]:
+    """A record's struct, what packs one, and what puts check and record into a buffer.
+
+    One for all streams with such rows: training leaves nothing of ours in the processor's caches, so the less each
+    stream has of its own, the less a step costs.
+    """
+    record = struct.Struct(record_format)
+    return record, record.pack, struct.Struct(f"<I{record.size}s").pack_into
 
 
 def _struct_code(field: StepField) -> str:

@@ -51,6 +51,9 @@ class NoRoomError(Exception):
 class StreamWriter:
     """One stream's journal and its threads. Methods with an underscore are for the session, in its turn."""
 
+    # What every step reads lies together: between two steps, training takes all the processor's caches for itself.
+    __slots__ = ("__dict__", "__weakref__", "_busy", "_journal", "_tracker")
+
     def __init__(self, info: StreamInfo, endpoint: str, settings: Settings) -> None:
         """Open the stream; its flusher connects to `endpoint` in a thread of its own."""
         self.faults = 0

@@ -5,6 +5,7 @@ is shows when it is first reset or stepped: either environments were called mean
 by other threads count only where they are those of its parts: a script may well evaluate in a thread while it trains.
 """
 
+import functools
 import os
 import weakref
 from collections.abc import Callable
@@ -15,13 +16,15 @@ from runlane.workers import hooked_session
 from runlane.workers.gymnasium_hook import (
     MARK,
     facts_of,
+    hooked,
+    hooks_with,
     kind_of,
     observation_of,
     patch_family,
     patch_methods,
-    place,
-    total_recorded,
+    takes_only,
 )
+from runlane.workers.hook_place import place, total_recorded, vectors
 from runlane.workers.layer_table import LayerTable
 
 IN_PROCESSES = "AsyncVectorEnv"
@@ -41,7 +44,29 @@ def patch_vector(module: ModuleType) -> None:
 
 
 def _patch_class(each: type) -> None:
-    patch_methods(each, {"step": call_step, "reset": call_reset, "close": call_close})
+    patch_methods(each, {"step": _hooked_step, "reset": hooks_with(call_reset), "close": hooks_with(call_close)})
+
+
+def _hooked_step(method: Any) -> Callable[..., Any]:
+    """A `step` that goes through `call_step`, unless it is known already that the parts record."""
+    if not takes_only(method, "actions"):
+        return hooked(method, call_step)
+
+    @functools.wraps(method)
+    def through(self: Any, actions: Any) -> Any:
+        here = place.here
+        if here.vector_depth:
+            return method(self, actions)
+        if here.depth or here.left or here.vectors.get(id(self), self) is not None:
+            return call_step(method, self, (actions,), {})
+        here.vector_depth = 1
+        try:
+            return method(self, actions)
+        finally:
+            here.vector_depth = 0
+
+    setattr(through, MARK, True)
+    return through
 
 
 class VectorStream:
@@ -70,7 +95,7 @@ def _on_gone(stream: VectorStream) -> None:
     hooked_session.note_gone(stream.close)
 
 
-_table: LayerTable[VectorStream] = LayerTable(_on_gone)
+_table: LayerTable[VectorStream] = LayerTable(_on_gone, vectors)
 
 
 def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -109,7 +134,7 @@ def mask_of(options: Any) -> Any:
 
 def call_close(close: Callable[..., Any], env: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Close, and let the stream go."""
-    if place.vector_depth:
+    if place.here.vector_depth:
         return close(env, *arguments, **options)
     try:
         return _call_outermost(close, env, arguments, options)
@@ -128,7 +153,7 @@ def _call(method: Callable[..., Any], env: Any, arguments: Any, options: Any) ->
     What a scalar environment steps to make its own step is recorded as that. A wrapper around a vector environment is
     none, though before Gymnasium 1.0 it was an environment.
     """
-    here = place
+    here = place.here
     if here.vector_depth or (here.depth and not here.outer_is_vector):
         return method(env, *arguments, **options), False
     return _call_outermost(method, env, arguments, options), True
@@ -136,7 +161,7 @@ def _call(method: Callable[..., Any], env: Any, arguments: Any, options: Any) ->
 
 def _call_outermost(method: Callable[..., Any], env: Any, arguments: Any, options: Any) -> Any:
     """What the method returns. If it steps parts that are recorded, or the script records it, it has no stream."""
-    here = place
+    here = place.here
     is_new = id(env) not in _table.streams
     is_left = hooked_session.is_left(getattr(env, "unwrapped", env))
     if is_new and is_left:
@@ -161,7 +186,7 @@ def _has_called_parts(env: Any, others: int) -> bool:
 
     Where it holds no part that can be found, the first calls of other threads tell, one for each part.
     """
-    calls = total_recorded[0] - place.recorded - others
+    calls = total_recorded[0] - place.here.recorded - others
     if not calls:
         return False
     try:

@@ -195,6 +195,61 @@ def test_a_copy_made_in_mid_episode_is_left_alone_until_it_is_reset() -> None:
     assert steps(calls, "1") == [1]
 
 
+@pytest.mark.parametrize("parameters", ["action", "act", "action, /", "action=0", "*action", "action, **more"])
+def test_a_step_is_recorded_however_its_argument_is_called(parameters: str) -> None:
+    """Given by place or by its name, as its own `step` takes it; a call it does not take fails as it would."""
+    name = "act" if parameters == "act" else "action"
+    by_name = "" if "/" in parameters or "*action" in parameters else f"env.step({name}=1)"
+    script = f"""
+class Own(Counting):
+    def step(self, {parameters}): return Counting.step(self, 0)
+env = Own(); env.reset(); env.step(1)
+{by_name}
+try: env.step(1, wrong=2) if {"**" in parameters} is False else Counting().step()
+except TypeError as error: said["error"] = str(error)
+env.step(1)
+"""
+    calls, said = run(script)
+    assert "argument" in said["error"]
+    assert steps(calls) == ([1, 2, 3] if by_name else [1, 2])
+
+
+def test_a_step_after_one_that_raised_is_recorded_again() -> None:
+    """In the layer that the script calls, however deep the error was."""
+    script = """
+class Failing(Counting):
+    def step(self, action):
+        if action: raise KeyError("mine")
+        return super().step(action)
+env = gym.wrappers.TimeLimit(gym.wrappers.OrderEnforcing(Failing()), 9); env.reset()
+for action in (0, 1, 0, 1, 0):
+    try: env.step(action)
+    except KeyError: pass
+"""
+    assert steps(run(script)[0]) == [1, 2, 3]
+
+
+def test_an_environment_that_holds_what_it_resets_makes_a_reset_step() -> None:
+    """No wrapper of Gymnasium's kind: it moves nothing itself, but when it steps what it holds, that moves."""
+    script = """
+class Holder(gym.Env):
+    observation_space, action_space = Counting.observation_space, Counting.action_space
+    def __init__(self): self.env, self.is_over = Counting(), False
+    def reset(self, *, seed=None, options=None):
+        self.is_over = False
+        return self.env.reset()
+    def step(self, action):
+        if self.is_over:
+            return (*self.reset()[:1], 0.0, False, False, {})
+        *others, self.is_over, cut, info = self.env.step(action)
+        return (*others, self.is_over, cut, info)
+env = gym.wrappers.TimeLimit(Holder(), 100); env.reset()
+for _ in range(13): env.step(0)
+"""
+    calls, _ = run(script)
+    assert [call[4] for call in calls if call[0] == "step"] == [False] * 10 + [True] + [False] * 2
+
+
 # ---- nothing else changes --------------------------------------------------------------------------------
 
 
