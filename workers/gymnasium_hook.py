@@ -10,6 +10,7 @@ Nothing here touches random numbers, results, exceptions or output. Whatever goe
 """
 
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -225,7 +226,7 @@ def patch_package(module: ModuleType) -> None:
 
 def _import_what_records() -> None:
     """Beside the library's own import, and not in the first reset, which may well be in a loop that somebody times."""
-    from runlane.workers import env_recorder  # noqa: F401
+    importlib.import_module("runlane.workers.env_recorder")
 
 
 def _descendants(each: type) -> list[type]:
