@@ -6,6 +6,9 @@ starts before the first `reset()`, so it holds the opening of the sessions; it d
 joining of a graph that runs already, nor the wait for the last ack at exit. All of that is in the wall time of the
 whole command, which stands beside it, and so does the CPU time of the script's process.
 
+Beside it Stable-Baselines3's own PPO in its own settings, in four environments, as `sb3_ratio`: a step of it
+takes twice as long as one of the script, whose loop is a lean one.
+
 Then the same watched at 30 frames a second by a viewer in a process of its own; and the script logging the reward of
 every step with something else, each run beside a bare one. Every recorded run is checked: as many steps stored as the
 script counted, and the same rewards as without runlane. Bar: 1.03, unwatched.
@@ -35,11 +38,13 @@ from runlane.transport.endpoint import database_of, run_dir_of
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "attach_script.py"
+SB3_SCRIPT = HERE / "attach_sb3_script.py"
 BAR = 1.03
 RATE_HZ = 30.0
 RIVALS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "rerun": "rerun"}
 TITLES = {
     "attach": "runlane run, unwatched",
+    "sb3": "runlane run, Stable-Baselines3's PPO",
     "watched": f"runlane run, watched at {RATE_HZ:g} fps",
     "tensorboard": "TensorBoard add_scalar each step",
     "wandb": "wandb.log each step, offline",
@@ -74,17 +79,20 @@ class Ratios:
 class Trainings:
     """Runs the script, bare or otherwise, beside one graph that runs all the time."""
 
-    def __init__(self, graph: RunningGraph, python: str, steps: int) -> None:
+    def __init__(self, graph: RunningGraph, python: str, steps: int, script: Path = SCRIPT) -> None:
         self._graph = graph
         self._python = python
+        self._script = str(script)
         self._arguments = ["--total-timesteps", str(steps)]
         self._total: dict[str, float] | None = None
         # Ours beside it, if it was installed from elsewhere; and one thread, where `runlane run` would see to that.
         self._environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "OMP_NUM_THREADS": "1"}
+        # Compiled once, as where anybody has installed us; or the first reset would wait for the compiler.
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def bare(self, *options: str) -> dict[str, float]:
         """The script by itself."""
-        return self._run([self._python, str(SCRIPT), *self._arguments, *options])
+        return self._run([self._python, self._script, *self._arguments, *options])
 
     def recorded(self) -> dict[str, float]:
         """Below `runlane run`, joining the graph; ends the benchmark where a step is missing."""
@@ -92,7 +100,7 @@ class Trainings:
         places = (f"data_dir={settings.data_dir}", f"transport.run_dir={run_dir_of(settings)}")
         sets = [part for place in places for part in ("--set", place)]
         ours = [sys.executable, "-m", "runlane", "run", *sets, "--"]
-        found = self._run([*ours, self._python, str(SCRIPT), *self._arguments])
+        found = self._run([*ours, self._python, self._script, *self._arguments])
         ((stored,),) = query(database_of(settings), STORED)[1]
         if stored != found["steps"]:
             sys.exit(f"not exact: {stored} steps stored, the script counted {found['steps']:.0f}")
@@ -125,7 +133,7 @@ class Trainings:
             sys.exit(f"{command} failed ({done.returncode}):\n{done.stderr[-4000:]}")
         (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"loop_s"')]
         found: dict[str, float] = json.loads(line)
-        counted = {name: found[name] for name in ("steps", "total_reward")}
+        counted = {name: value for name, value in found.items() if not name.endswith("_s")}
         self._total = self._total or counted
         if counted != self._total:
             sys.exit(f"not the same training: {counted}, the first one {self._total}")
@@ -134,7 +142,7 @@ class Trainings:
 
 def pair(trainings: Trainings, name: str, into: Ratios, *, is_bare_first: bool) -> None:
     """One run in this way and a bare one beside it."""
-    ways: dict[str, Any] = {"attach": trainings.recorded, "watched": trainings.watched}
+    ways: dict[str, Any] = {"attach": trainings.recorded, "sb3": trainings.recorded, "watched": trainings.watched}
     run = ways.get(name) or (lambda: trainings.logged(name))
     if is_bare_first:
         bare, measured = trainings.bare(), run()
@@ -153,23 +161,22 @@ def has(python: str, *modules: str) -> bool:
     return done.returncode == 0
 
 
-def interpreter(chosen: str | None) -> str | None:
+def interpreter(chosen: str | None, *modules: str) -> str | None:
     """The one to train with; None where there is none."""
     home = Path(os.environ.get("KIND_VENVS", str(HERE.parent / ".venvs"))).absolute()
     ways = [chosen] if chosen else [str(home / "bench/bin/python"), sys.executable, str(home / "sb3/bin/python")]
     for way in ways:
         with contextlib.suppress(OSError):
-            if has(way, "torch", "gymnasium"):
+            if has(way, *modules):
                 return way
-    print(f"not installed: torch and Gymnasium, in {', '.join(ways)}; make an environment with `.ci/kind bench`")
     return None
 
 
 @contextlib.contextmanager
-def trainings(python: str, steps: int) -> Generator[Trainings]:
+def trainings(python: str, steps: int, script: Path) -> Generator[Trainings]:
     """With a graph of their own. A first run of each kind is made and not counted: caches are warm then."""
     with running_graph() as graph:
-        found = Trainings(graph, python, steps)
+        found = Trainings(graph, python, steps, script)
         found.bare()
         found.recorded()
         yield found
@@ -178,26 +185,30 @@ def trainings(python: str, steps: int) -> Generator[Trainings]:
 def main() -> None:
     """Print the table, the bar, and the closing JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=11, help="of the unwatched run; the others have a third of it")
+    parser.add_argument("--pairs", type=int, default=11, help="of the unwatched runs; the others have a third of it")
     parser.add_argument("--steps", type=int, default=20_480)
     parser.add_argument("--python", help="interpreter that has torch and Gymnasium")
     parser.add_argument("--only", choices=list(TITLES), action="append", help="these ways alone")
     parser.add_argument("--strict", action="store_true", help="exit code 1 when the bar is missed")
     chosen = parser.parse_args()
-    python = interpreter(chosen.python)
+    python = interpreter(chosen.python, "torch", "gymnasium")
+    sb3_python = interpreter(chosen.python, "stable_baselines3")
     machine = Machine()
     if python is None:
+        print("not installed: torch and Gymnasium in one environment; make one with `.ci/kind bench`")
         print(json.dumps({"attach_ratio": None, "attach_is_within_bar": None, **machine.figures()}))
         sys.exit(int(chosen.strict))
+    wanted = [name for name in TITLES if name in (chosen.only or TITLES)]
+    ours = [name for name in wanted if name != "sb3" and (name not in RIVALS or has(python, RIVALS[name]))]
     found: dict[str, Ratios] = {}
-    with trainings(python, chosen.steps) as running:
-        for name in TITLES:
-            if (chosen.only and name not in chosen.only) or (name in RIVALS and not has(python, RIVALS[name])):
-                continue
-            into = found[name] = Ratios()
-            count = chosen.pairs if name == "attach" else max(1, chosen.pairs // 3)
-            for number in range(count):
-                pair(running, name, into, is_bare_first=number % 2 == 0)
+    for names, script, way in ((ours, SCRIPT, python), (["sb3"], SB3_SCRIPT, sb3_python)):
+        if way is not None and set(names) & set(wanted):
+            with trainings(way, chosen.steps, script) as running:
+                for name in names:
+                    into = found[name] = Ratios()
+                    count = chosen.pairs if name in ("attach", "sb3") else max(1, chosen.pairs // 3)
+                    for number in range(count):
+                        pair(running, name, into, is_bare_first=number % 2 == 0)
     rows: list[list[str]] = []
     figures: dict[str, float | bool | None] = {}
     for name, title in TITLES.items():
