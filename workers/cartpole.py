@@ -16,14 +16,12 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -39,6 +37,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 import runlane.workers
+from runlane.workers.worker_report import write_report
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -164,6 +163,11 @@ class Tally:
     def mean_return(self) -> float:
         """Return the mean of the last 100 returns, of fewer if fewer ended, 0 before the first."""
         return sum(self.recent) / max(len(self.recent), 1)
+
+    def report(self) -> dict[str, float]:
+        """Return the counts by name."""
+        counted = {"steps": self.steps, "episodes": self.episodes, "return_sum": self.return_sum}
+        return {**counted, "mean_return": self.mean_return()}
 
     def reached(self, target: float) -> bool:
         """Say whether 100 episodes have ended and the last 100 are good enough."""
@@ -324,15 +328,6 @@ def parse_settings(argv: list[str] | None) -> Settings:
     return Settings(**vars(parser.parse_args(argv)))
 
 
-def write_report(tally: Tally) -> None:
-    """Write the tally as JSON to the file RUNLANE_WORKER_REPORT names, whole or not at all."""
-    if name := os.environ.get("RUNLANE_WORKER_REPORT"):
-        report = {"steps": tally.steps, "episodes": tally.episodes, "return_sum": tally.return_sum}
-        partial = Path(f"{name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(report | {"mean_return": tally.mean_return()}) + "\n", encoding="utf-8")
-        partial.replace(name)
-
-
 def train(settings: Settings) -> Player:
     """Run one telemetered training and return its player."""
     config = dataclasses.asdict(settings)
@@ -345,7 +340,7 @@ def train(settings: Settings) -> Player:
                 env.session.metrics(report)
         finally:
             signal.signal(signal.SIGINT, previous)
-            write_report(player.tally)
+            write_report(player.tally.report())
         env.session.log(f"stopped at mean return {player.tally.mean_return():.1f}", level="info")
     return player
 

@@ -8,14 +8,12 @@ Read it from top to bottom: options, environments, training, report. All that Ru
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import signal
 import sys
 import time
 from importlib import import_module
-from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -24,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from runlane.workers import hooked_session
 from runlane.workers.number_option import positive, seed
+from runlane.workers.worker_report import write_report
 
 ALGORITHMS = {"ppo": "PPO", "a2c": "A2C", "dqn": "DQN", "sac": "SAC", "td3": "TD3", "ddpg": "DDPG"}
 VEC_ENVS = {"dummy": "DummyVecEnv", "subproc": "SubprocVecEnv"}
@@ -122,14 +121,6 @@ def count(vec_env: Any) -> Counted:
     return Counted(sum(steps), sum(len(each) for each in returns), float(sum(sum(each) for each in returns)))
 
 
-def write_report(counted: Counted) -> None:
-    """Write the counts as JSON to the file RUNLANE_WORKER_REPORT names, whole or not at all."""
-    if name := os.environ.get("RUNLANE_WORKER_REPORT"):
-        partial = Path(f"{name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(counted._asdict()) + "\n", encoding="utf-8")
-        partial.replace(name)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Train, print one line, and return the exit status."""
     options = parse_options(argv)
@@ -156,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
         vec_env.close()
     if counted is None:
         return INTERRUPTED
-    write_report(counted)
+    write_report(counted._asdict())
     sys.stdout.write(
         f"{counted.steps} steps, {counted.episodes} episodes, mean return "
         f"{counted.return_sum / max(counted.episodes, 1):.1f}, {time.perf_counter() - started_s:.1f} s\n"

@@ -20,7 +20,6 @@ Needs SPADE, spade-bdi, pyjabber, greenlet and Gymnasium: see INSTALL. They are 
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -38,6 +37,7 @@ from runlane.workers import hooked_session
 from runlane.workers.attachment import Session, attach
 from runlane.workers.loopback_xmpp import HOST, LoopbackXmpp, import_server
 from runlane.workers.number_option import positive, seed
+from runlane.workers.worker_report import write_report
 
 INSTALL = (
     'pip install "spade==4.1.4" "spade-bdi==0.3.3" "pyjabber==0.4.5" "greenlet>=3,<4" "gymnasium[toy-text]>=1.0,<2"'
@@ -376,16 +376,8 @@ def train(options: Options) -> tuple[Tally, bool]:
     finally:
         env.close()
         lane.close(state)  # type: ignore[arg-type]
-        _write_report(walk.tally)
+        write_report(asdict(walk.tally))
     return walk.tally, is_whole
-
-
-def _write_report(tally: Tally) -> None:
-    """Write the tally as JSON to the file RUNLANE_WORKER_REPORT names, whole or not at all."""
-    if name := os.environ.get(names.ENV_WORKER_REPORT):
-        partial = Path(f"{name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(asdict(tally)) + "\n", encoding="utf-8")
-        partial.replace(name)
 
 
 def main(argv: list[str] | None = None) -> int:

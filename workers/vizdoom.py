@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runlane.config.names import ENV_WORKER_REPORT
 from runlane.workers.attachment import Session, attach
 from runlane.workers.number_option import count, fraction, positive, seed
+from runlane.workers.worker_report import write_report
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -223,14 +223,6 @@ def parse_settings(argv: list[str] | None) -> Settings:
     return Settings(**vars(parser.parse_args(argv)))
 
 
-def write_report(tally: Tally) -> None:
-    """Write the tally as JSON to the file RUNLANE_WORKER_REPORT names, whole or not at all."""
-    if name := os.environ.get(ENV_WORKER_REPORT):
-        partial = Path(f"{name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(dataclasses.asdict(tally)) + "\n", encoding="utf-8")
-        partial.replace(name)
-
-
 def train(vizdoom: Any, settings: Settings) -> int:
     """Play and learn; returns the exit status."""
     session = attach(name=f"vizdoom-{settings.scenario}", worker="vizdoom", config=dataclasses.asdict(settings))
@@ -250,7 +242,7 @@ def train(vizdoom: Any, settings: Settings) -> int:
             if code == 1:
                 sys.stderr.write(f"runlane: the engine has ended: {error}\n")
                 session.log(f"the engine has ended: {error}", level="error")
-        write_report(player.tally)
+        write_report(dataclasses.asdict(player.tally))
     session.log("the engine's own count: " + json.dumps(dataclasses.asdict(player.tally)))
     session.close("finished" if not code else "stopped" if code == INTERRUPTED else "failed")
     sys.stdout.write(json.dumps(dataclasses.asdict(player.tally)) + "\n")

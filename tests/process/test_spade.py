@@ -145,7 +145,7 @@ def _frame(follower: LaneFollower) -> Any:
     ("arguments", "program", "code", "said"),
     [
         (("--bogus",), "", 2, "--bogus"),
-        (("--episodes", "0"), "", 2, "--episodes 0"),
+        (("--episodes", "0"), "", 2, "--episodes: 0"),
         (("--env", "Nothing-v9"), "", 2, "--env Nothing-v9"),
         (("--env", "MountainCarContinuous-v0"), "", 2, "Discrete"),
         (("--program", "none.asl"), "", 2, "none.asl"),
