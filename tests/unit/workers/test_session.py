@@ -100,10 +100,7 @@ def test_no_batch_holds_more_than_its_limit(rig: SessionRig) -> None:
 
 
 def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `batch_records`, whatever the kinds: before they are old, and long before they would fill a batch.
-
-    What the sender has taken by itself meanwhile does not count.
-    """
+    """By `batch_records` of any kinds, less those it has taken by itself: long before they would fill a batch."""
     woken_at: list[int] = []
 
     def wake(_: Flusher) -> None:
