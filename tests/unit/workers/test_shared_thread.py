@@ -62,7 +62,7 @@ def test_a_thread_begins_with_the_first_and_ends_with_the_last() -> None:
         for stream in streams:
             shared.serve(stream)
         _wait(lambda: all(stream.count > 1 for stream in streams))  # noqa: B023  called in this very turn
-        assert len(set.union(*(stream.threads for stream in streams))) == 1
+        assert len({ident for stream in streams for ident in stream.threads}) == 1
         _close(shared, *streams[:3])
         before = streams[3].count
         _wait(lambda: streams[3].count > before)  # noqa: B023
@@ -209,7 +209,11 @@ def test_several_are_closed_at_once(rig: SessionRig) -> None:
     for session in sessions:
         _steps(session, 100)
     results: list[bool] = []
-    threads = [threading.Thread(target=lambda session=session: results.append(session.close())) for session in sessions]
+
+    def close(session: WorkerSession) -> None:
+        results.append(session.close())
+
+    threads = [threading.Thread(target=close, args=(session,)) for session in sessions]
     for thread in threads:
         thread.start()
     for thread in threads:
