@@ -32,6 +32,8 @@ RECONNECT_MAX_MS = 200
 # Plain integers: to combine two flags of zmq's, once per frame, takes longer than the rest of a small frame's way.
 _NOW = int(zmq.NOBLOCK)
 _NOW_AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS = int(zmq.EVENTS)
+_READABLE = int(zmq.POLLIN)
 # Frames above this are passed on without a copy. ZeroMQ cuts smaller ones out of a buffer of so many bytes, all of
 # which a few of them, waiting in a queue, would hold in memory.
 _BY_REFERENCE_BYTES = 8_192
@@ -170,6 +172,11 @@ def receive_frames(socket: Socket) -> list[bytes] | None:
     """All frames of the next message, or None when there is none now."""
     frames = _receive(socket)
     return None if frames is None else [frame.bytes for frame in frames]
+
+
+def has_message(socket: Socket) -> bool:
+    """Whether one has arrived. A third of what it costs to receive none, and keeps the interpreter's lock."""
+    return bool(int(socket.getsockopt(_EVENTS)) & _READABLE)
 
 
 def receive_batch(socket: Socket) -> list[Frame] | None:

@@ -1,11 +1,18 @@
-"""JournalSync: the thread that forces a journal to disk, so that a power cut loses little. `kill -9` loses nothing."""
+"""JournalSync: forces a journal to disk, so that a power cut loses little. `kill -9` loses nothing.
+
+In a thread of its own, which all journals of the process share: a slow disk may hold it up, and nobody else.
+"""
 
 import os
 import threading
+from collections.abc import Iterator
 
 from runlane.config import log_ids
 from runlane.transport.log import log_event
 from runlane.workers.journal_writer import JournalWriter
+from runlane.workers.shared_thread import SharedThread
+
+_THREAD = SharedThread("sync")
 
 
 class JournalSync:
@@ -14,27 +21,38 @@ class JournalSync:
     def __init__(self, journal: JournalWriter, interval_s: float) -> None:
         """Nothing runs before `start`. An interval of 0 never forces anything and only closes."""
         self.syncs = 0
+        self.is_closing = False
+        self.interval_s = interval_s or 1.0
         self._journal = journal
-        self._interval_s = interval_s
+        self._is_forcing = interval_s > 0
         self._synced_seq = 0
         self._named_number = 0
         self._has_failed = False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"runlane-sync-{journal.info.worker}", daemon=True)
+        self._ended = threading.Event()
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        _THREAD.serve(self)
 
     def close(self) -> None:
-        """Force what is new for the last time, and end."""
-        self._over.set()
-        self._thread.join()
+        """Force what is new for the last time, now, and end."""
+        self.is_closing = True
+        _THREAD.wake()
+        self._ended.wait()
 
-    def _run(self) -> None:
-        while not self._over.wait(self._interval_s or 1.0):
+    # ---- in the thread ----
+
+    def turns(self) -> Iterator[bool]:
+        """The first one, as a stream begins, does nothing; the last one comes after the journal's last record."""
+        is_last = False
+        while not is_last:
+            yield False
+            is_last = self.is_closing  # looked at before the turn, which then forces all there will ever be
             self._turn()
-        self._turn()
+
+    def end(self) -> None:
+        """Let `close` return."""
+        self._ended.set()
 
     def _turn(self) -> None:
         journal = self._journal
@@ -61,7 +79,7 @@ class JournalSync:
             os.close(fd)
 
     def _sync(self, fd: int) -> None:
-        if not self._interval_s:
+        if not self._is_forcing:
             return
         try:
             os.fdatasync(fd)
@@ -70,3 +88,6 @@ class JournalSync:
             if not self._has_failed:
                 self._has_failed = True
                 log_event(log_ids.WORKER_FAULT, where="fdatasync", error=str(error), count=1)
+
+
+os.register_at_fork(after_in_child=_THREAD.forget)

@@ -49,13 +49,13 @@ class NoRoomError(Exception):
 
 
 class StreamWriter:
-    """One stream's journal and its threads. Methods with an underscore are for the session, in its turn."""
+    """One stream's journal, and its part in two threads. Methods with an underscore are for the session in its turn."""
 
     # What every step reads lies together: between two steps, training takes all the processor's caches for itself.
     __slots__ = ("__dict__", "__weakref__", "_busy", "_journal", "_tracker")
 
     def __init__(self, info: StreamInfo, endpoint: str, settings: Settings) -> None:
-        """Open the stream; its flusher connects to `endpoint` in a thread of its own."""
+        """Open the stream; its flusher connects to `endpoint`, in the thread of all flushers."""
         self.faults = 0
         self.dropped: dict[str, int] = defaultdict(int)  # so that counting is no call: a handler may count in between
         self._busy = False
@@ -136,11 +136,7 @@ class StreamWriter:
                 self._skip(kind)
                 raise NoRoomError
         if journal.seq >= journal.wake_seq:
-            journal.wake_seq = journal.seq + journal.wake_every
-            now_s = time.monotonic()
-            if now_s >= self._next_wake_s:  # each wake takes the interpreter from training twice
-                self._next_wake_s = now_s + WAKE_S
-                self._flusher.wake()
+            self._wake_flusher(journal)
         if not journal.has_room(size):
             self._make_room(kind, size)
         if self._refused:
@@ -151,6 +147,21 @@ class StreamWriter:
                 self._make_room(kind, size)
         journal.set_stop()
         return journal
+
+    def _wake_flusher(self, journal: JournalWriter) -> None:
+        """A batch is full, unless the flusher has taken a part of it in a turn of its own; then look when it will be.
+
+        Each wake takes the interpreter from training twice.
+        """
+        published = 0 if journal.head is None else journal.head.published
+        journal.wake_seq = published + journal.wake_every
+        if journal.wake_seq > journal.seq:
+            return
+        journal.wake_seq = journal.seq + journal.wake_every
+        now_s = time.monotonic()
+        if now_s >= self._next_wake_s:
+            self._next_wake_s = now_s + WAKE_S
+            self._flusher.wake()
 
     def _check_open(self) -> None:
         """Raise when the session is closed; in a forked child begin a stream of its own."""
@@ -167,6 +178,7 @@ class StreamWriter:
                 if not self._should_wait(full):
                     self._drop(kind, full)
                     raise NoRoomError from None
+                self._flusher.wake()  # what is not published yet will not be acked; and training needs no interpreter
                 time.sleep(PAUSE_S)
             else:
                 return

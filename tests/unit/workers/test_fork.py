@@ -205,6 +205,39 @@ assert session.close() and not session.faults
     assert seqs == list(range(1, len(seqs) + 1))
 
 
+def test_a_child_has_threads_of_its_own_for_all_its_streams(rig: SessionRig) -> None:
+    """One of each kind, begun with its first record, wherever its parent's were at the fork; both end well."""
+    _run(
+        rig,
+        """
+from runlane.workers.attachment import attach_beside
+sessions = [session, *(attach_beside(session, f"w{number}") for number in range(3))]
+
+def names():
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("runlane-"))
+
+def work():
+    assert names() == []
+    for other in sessions:
+        other.log("child")
+    assert names() == ["runlane-flusher", "runlane-sync"], names()
+    closed = [other.close() for other in sessions]
+    return 0 if all(closed) and not any(other.faults for other in sessions) else 7
+
+for turn in range(5):
+    for other in sessions:
+        other.log("parent")
+    child(work)
+assert names() == ["runlane-flusher", "runlane-sync"], names()
+for other in sessions:
+    assert other.close() and not other.faults
+child(lambda: len(names()))
+""",
+    )
+    texts = [_texts(rig, stream) for stream in rig.streams()]
+    assert sorted(texts) == [["child"]] * 20 + [["parent"] * 5] * 4
+
+
 def test_the_parents_death_is_seen_though_the_child_lives(rig: SessionRig) -> None:
     """Recording or silent, a child does not keep its parent's journal alive, nor the parent's exit the child's."""
     process = _start(

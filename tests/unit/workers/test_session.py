@@ -100,7 +100,7 @@ def test_no_batch_holds_more_than_its_limit(rig: SessionRig) -> None:
 
 
 def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `batch_records`, whatever the kinds: before they are old, and long before they would fill a batch."""
+    """By `batch_records` of any kinds, less those it has taken by itself: long before they would fill a batch."""
     woken_at: list[int] = []
 
     def wake(_: Flusher) -> None:
@@ -108,11 +108,18 @@ def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch:
 
     monkeypatch.setattr(Flusher, "wake", wake)
     monkeypatch.setattr(stream_writer, "WAKE_S", 0.0)
-    session = rig.session(batch_records=10)
+    session = rig.session(batch_records=10, batch_age_ms=10_000)
+    head = rig.head()
+    rig.wait(lambda: head.published == 1)  # by the first turn; the next one is ten seconds away
     for number in range(16):
         session.step(number, 1.0)
         session.metric("a", 1.0)
-    assert woken_at == [10, 20, 30]
+    assert woken_at == [12, 22, 32]  # ten are full at 11, which a step sees after the record that stood before it
+    woken_at.clear()
+    head.published = 35
+    for number in range(16):
+        session.metric("a", number)
+    assert woken_at == [45]
 
 
 def test_several_threads_share_one_stream(rig: SessionRig) -> None:
