@@ -6,7 +6,8 @@ from typing import Protocol
 from runlane.config import log_ids
 from runlane.transport.log import log_event
 
-# A rest is never stretched beyond this: what is recorded meanwhile is shown to nobody.
+# A rest is not stretched further than this after the start of the round before it: what is recorded meanwhile is shown
+# to nobody, and nothing is heard. A round that waited long for the interpreter has burnt CPU time, and rested as well.
 LONGEST_REST_S = 0.25
 # How soon those who are closing have their next turn: a session waits for each.
 CLOSING_S = 0.002
@@ -44,6 +45,7 @@ class Rota:
         self._members: list[tuple[Member, Iterator[bool]]] = []
         self._interval_s = 0.0
         self._due_s = 0.0
+        self._begun_s = 0.0
         self._used_s = 0.0
         self._is_round = True
         self._is_hurried = False
@@ -61,6 +63,8 @@ class Rota:
     def turn(self, now_s: float, is_woken: bool) -> None:
         """Turns of all, if they are due or somebody has woken us; else of those that are closing."""
         is_round = self._is_round = is_woken or now_s >= self._due_s
+        if is_round:
+            self._begun_s = now_s
         left = [entry for entry in self._members if not (is_round or entry[0].is_closing) or self._go(*entry)]
         if len(left) < len(self._members):
             self._take(left)
@@ -68,8 +72,10 @@ class Rota:
     def wait_s(self, now_s: float, used_s: float) -> float:
         """How long to wait after `turn`. `used_s` is the CPU time of the thread since it began."""
         if self._is_round:
-            rest_s = 0.0 if self._is_hurried else min((used_s - self._used_s) * self._rest, LONGEST_REST_S)
-            self._due_s = now_s + max(self._interval_s, rest_s)
+            self._due_s = now_s + self._interval_s
+            if not self._is_hurried:
+                rested_s = now_s + (used_s - self._used_s) * self._rest
+                self._due_s = max(self._due_s, min(rested_s, self._begun_s + LONGEST_REST_S))
             self._used_s = used_s
             self._is_hurried = False
         wait_s = max(0.0, self._due_s - now_s)

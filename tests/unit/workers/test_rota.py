@@ -77,6 +77,15 @@ def test_a_rest_has_an_end() -> None:
     assert slow.wait_s(5.0, 2.0) == 3.0
 
 
+def test_a_round_that_took_long_is_a_rest_in_itself() -> None:
+    """It waited for the interpreter: the rest ends as if it had begun with the round, but is no shorter than asked."""
+    rota = _begun(Counting())
+    rota.turn(1.0, is_woken=False)
+    assert rota.wait_s(1.2, 2.0) == pytest.approx(LONGEST_REST_S - 0.2)
+    rota.turn(2.0, is_woken=False)
+    assert rota.wait_s(2.6, 3.0) == pytest.approx(0.02)
+
+
 def test_a_thread_without_rest_keeps_its_interval() -> None:
     """Whatever its turns cost: the disk is no interpreter."""
     rota = Rota("test", rest=0.0)
