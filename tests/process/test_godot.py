@@ -92,7 +92,7 @@ def test_a_viewer_sees_what_the_engine_draws(start: Start, graph: GraphUnderTest
     assert follower.reader is not None
     metrics = follower.reader.metrics(0)
     assert metrics.frames == 20
-    assert json.loads((run_dir_of(graph.settings) / next(iter(figures_of(graph))).name).read_text())["width"] == WIDTH
+    wait_until(lambda: [json.loads(each.read_text())["width"] for each in figures_of(graph)] == [WIDTH], "its figures")
     follower.close()
     wait_until(lambda: run.told()[-1:] == ["FASTLANE_UNWATCHED"], "it is told that nobody watches")
     run.process.send_signal(signal.SIGINT)
