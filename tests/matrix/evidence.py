@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from runlane.actors.store_reader import query
+from runlane.workers.hooked_session import METRICS_SUFFIX
+
+_SCALARS = f"-{METRICS_SUFFIX}"
 
 # All records of a stream, each seq once: a vector step has a row for each environment in the view.
 _SEQS = """
@@ -80,8 +83,12 @@ class Evidence:
         return [f"{stream['worker']}: episode {row[0]} says {row[2:4]}, its steps {row[4:]}" for row in wrong]
 
     def slots(self) -> list[str]:
-        """Names of workers: of forked streams they are the parent's, so those are left out."""
-        return sorted(stream["worker"] for stream in self.streams if stream["forked_from"] is None)
+        """Names of workers: of forked streams they are the parent's, so those are left out; so is one of scalars alone.
+
+        That is the stream of a process that steps no environment and logs what its parts have learned.
+        """
+        own = [stream for stream in self.streams if stream["forked_from"] is None]
+        return sorted(each["worker"] for each in own if each["steps"] or not each["worker"].endswith(_SCALARS))
 
     def metrics(self) -> dict[str, int]:
         """How many values of each scalar."""
