@@ -11,14 +11,12 @@ import os
 import re
 import resource
 import shlex
-import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import msgspec
@@ -43,6 +41,7 @@ from runlane.transport.spool import (
     write_end,
     write_info,
 )
+from runlane.workers.foreground import passing_signals_on, shell_code
 from runlane.workers.jsonl_pipe import COPIER_LOCK, PipeCopier
 from runlane.workers.jsonl_place import Place
 from runlane.workers.secret import masked_arguments
@@ -190,23 +189,11 @@ def _is_fifo(source: str) -> bool:
 
 def _wait(program: "subprocess.Popen[bytes]", bridge: "BridgeProcess") -> int:
     """The program's exit code. Ctrl-C reaches it by the terminal; SIGTERM is passed on."""
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        program.send_signal(number)
-
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
-    }
-    try:
+    with passing_signals_on(program):
         while True:
             bridge.look()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = program.wait(LOOK_S)
-                return code if code >= 0 else 128 - code
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+                return shell_code(program.wait(LOOK_S))
 
 
 def _await_bridge(bridge: "BridgeProcess", directory: Path) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 from runlane.actors.git_state import launch_facts
 from runlane.actors.topology import settings_environment
@@ -21,6 +20,7 @@ from runlane.transport.endpoint import data_dir_of, run_dir_of
 from runlane.transport.graph_client import NOT_RUNNING, GraphClient
 from runlane.transport.identity import new_run_id
 from runlane.transport.messages import Status, WorkerStart, WorkerStarted
+from runlane.workers.foreground import passing_signals_on, shell_code
 from runlane.workers.foreign_program import check_source, run_foreign
 from runlane.workers.secret import masked_arguments
 
@@ -280,20 +280,8 @@ def _run_foreground(command: list[str], environment: dict[str, str], watch: Hook
         process = subprocess.Popen(command, env=environment)
     except OSError as error:  # found, and yet no program: a script without its first line, another machine's
         raise CommandError(command[0], error.strerror or "cannot be started") from None
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(number)
-
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
-    }
-    try:
-        code = _wait(process, watch)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return code if code >= 0 else 128 - code
+    with passing_signals_on(process):
+        return shell_code(_wait(process, watch))
 
 
 def _wait(process: "subprocess.Popen[bytes]", watch: HookWatch) -> int:
