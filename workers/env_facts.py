@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from runlane.workers.layer_table import layers_of
 from runlane.workers.plain_values import plain_map, short_text
 from runlane.workers.secret import masked
 
@@ -36,13 +37,10 @@ def _layers(env: Any) -> dict[str, Any]:
     """The layers from the outermost wrapper inwards: `TimeLimit<CartPoleEnv>`."""
     names: list[str] = []
     found: dict[str, Any] = {}
-    inner: Any = env
-    while inner is not None and len(names) < MAX_LAYERS:
-        names.append(type(inner).__name__)
-        own: dict[str, Any] = getattr(inner, "__dict__", {})
+    for layer, own in layers_of(env, MAX_LAYERS):
+        names.append(type(layer).__name__)
         if own.get("_max_episode_steps") is not None:  # Gymnasium's TimeLimit; the innermost spec does not know it
             found["max_episode_steps"] = int(own["_max_episode_steps"])
-        inner = own.get("env")
     found["id"] = type(getattr(env, "unwrapped", env)).__name__
     return found | {"layer": "<".join(names) + ">" * (len(names) - 1)}
 

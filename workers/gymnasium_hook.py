@@ -23,7 +23,7 @@ from typing import Any
 from runlane.config.names import ENV_COMPAT
 from runlane.workers import hooked_session
 from runlane.workers.hook_place import Place, made, place, streams, total_recorded
-from runlane.workers.layer_table import LayerTable
+from runlane.workers.layer_table import LayerTable, layers_of
 
 MARK = "__runlane_hooked__"
 MAX_LAYERS = 64
@@ -90,12 +90,21 @@ def patch_class(each: type) -> None:
 def hooked(method: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
     """A method that goes through `call`. It may be pickled by value with its class: all it names is importable."""
 
-    @functools.wraps(method)
+    @in_place_of(method)
     def through(self: Any, *arguments: Any, **options: Any) -> Any:
         return call(method, self, arguments, options)
 
-    setattr(through, MARK, True)
     return through
+
+
+def in_place_of(method: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What makes a function look like the method it takes the place of, and marks it as hooked."""
+
+    def marked(through: Callable[..., Any]) -> Callable[..., Any]:
+        setattr(through, MARK, True)
+        return functools.wraps(method)(through)
+
+    return marked
 
 
 def hooks_with(call: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -108,7 +117,7 @@ def hooked_step(method: Any, is_wrapper: bool) -> Callable[..., Any]:
     if takes_only(method, "action"):
         return _hooked_plain_step(method, is_wrapper)
 
-    @functools.wraps(method)
+    @in_place_of(method)
     def through(self: Any, *arguments: Any, **options: Any) -> Any:
         here = place.here
         if here.depth and not here.made:
@@ -117,7 +126,6 @@ def hooked_step(method: Any, is_wrapper: bool) -> Callable[..., Any]:
             return method(self, *arguments, **options)
         return call_step(method, self, arguments, options)
 
-    setattr(through, MARK, True)
     return through
 
 
@@ -128,7 +136,7 @@ def _hooked_plain_step(method: Any, is_wrapper: bool) -> Callable[..., Any]:
     costs in a loop of nothing else (decisions/0012).
     """
 
-    @functools.wraps(method)
+    @in_place_of(method)
     def through(self: Any, action: Any) -> Any:
         here = place.here
         if here.made:
@@ -159,14 +167,13 @@ def _hooked_plain_step(method: Any, is_wrapper: bool) -> Callable[..., Any]:
         here.moved = None
         return result
 
-    setattr(through, MARK, True)
     return through
 
 
 def hooked_reset(method: Any) -> Callable[..., Any]:
     """A `reset` likewise: behind the outermost layer it is only noted."""
 
-    @functools.wraps(method)
+    @in_place_of(method)
     def through(self: Any, *arguments: Any, **options: Any) -> Any:
         here = place.here
         if here.depth and not here.made:
@@ -174,7 +181,6 @@ def hooked_reset(method: Any) -> Callable[..., Any]:
             return method(self, *arguments, **options)
         return call_reset(method, self, arguments, options)
 
-    setattr(through, MARK, True)
     return through
 
 
@@ -204,11 +210,10 @@ def patch_registration(module: ModuleType) -> None:
     if hasattr(make, MARK):
         return
 
-    @functools.wraps(make)
+    @in_place_of(make)
     def make_visible(*arguments: Any, **options: Any) -> Any:
         return _make(make, module, arguments, options)
 
-    setattr(make_visible, MARK, True)
     module.make = make_visible  # type: ignore[attr-defined]
 
 
@@ -342,9 +347,9 @@ def call_step(step: Callable[..., Any], env: Any, arguments: tuple[Any, ...], op
     total_recorded[0] += 1
     try:
         stream = streams.get(id(env)) or _known_stream_of(env)
+        if stream is not None and stream.is_over:  # it was closed, and is stepped all the same
+            stream = _stream_of(env, None)
         if stream is not None:
-            if stream.is_over:  # it was closed, and is stepped all the same
-                stream = _reopened(env)
             is_reset = is_reset_step(here, env, stream)
             stream.recorder.note_step(arguments[0] if arguments else options.get("action"), result, is_reset)
     except Exception:
@@ -456,14 +461,6 @@ def _is_not_ours(root: Any) -> bool:
     return is_vector_class(root.__class__) or hooked_session.is_left(root)
 
 
-def _reopened(env: Any) -> "EnvStream":
-    root = root_of(env)
-    stream = EnvStream(root, env, None)
-    _table.remember(root, stream)
-    _table.remember(env, stream)
-    return stream
-
-
 def kind_of(env: Any, root: Any) -> str:
     """What two environments share that may go on in one stream: id, arguments and layers, not the seed."""
     spec: Any = getattr(root, "spec", None)
@@ -472,12 +469,9 @@ def kind_of(env: Any, root: Any) -> str:
         key: value if isinstance(value, str | int | float | None) else type(value).__name__
         for key, value in given.items()
     }
-    layers: list[str] = []
-    inner: Any = env
-    while inner is not None and len(layers) < MAX_LAYERS:
-        attributes: dict[str, Any] = getattr(inner, "__dict__", {})
-        layers.append(f"{inner.__class__.__name__} {attributes.get('_max_episode_steps', '')}")
-        inner = attributes.get("env")
+    layers = [
+        f"{layer.__class__.__name__} {own.get('_max_episode_steps', '')}" for layer, own in layers_of(env, MAX_LAYERS)
+    ]
     return f"{getattr(spec, 'id', '')}{plain}{layers}"
 
 

@@ -2,10 +2,19 @@
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 Stream = TypeVar("Stream")
+
+
+def layers_of(env: Any, most: int) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """The layers of an environment from the outermost inwards, each with its own attributes; no more than so many."""
+    inner = env
+    while inner is not None and most > 0:
+        own: dict[str, Any] = getattr(inner, "__dict__", {})
+        yield inner, own
+        inner, most = own.get("env"), most - 1
 
 
 class LayerTable(Generic[Stream]):

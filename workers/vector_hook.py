@@ -5,7 +5,6 @@ is shows when it is first reset or stepped: either environments were called mean
 by other threads count only where they are those of its parts: a script may well evaluate in a thread while it trains.
 """
 
-import functools
 import os
 import weakref
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from runlane.workers.gymnasium_hook import (
     facts_of,
     hooked,
     hooks_with,
+    in_place_of,
     kind_of,
     observation_of,
     patch_family,
@@ -52,7 +52,7 @@ def _hooked_step(method: Any) -> Callable[..., Any]:
     if not takes_only(method, "actions"):
         return hooked(method, call_step)
 
-    @functools.wraps(method)
+    @in_place_of(method)
     def through(self: Any, actions: Any) -> Any:
         here = place.here
         if here.vector_depth:
@@ -65,7 +65,6 @@ def _hooked_step(method: Any) -> Callable[..., Any]:
         finally:
             here.vector_depth = 0
 
-    setattr(through, MARK, True)
     return through
 
 
