@@ -37,6 +37,11 @@ def objects(lines: int, seed: int) -> Iterator[Any]:
             yield {"kind": "metric", "name": "single", "value": number}
 
 
+def text_of(line: Any) -> str:
+    """A line as it is written."""
+    return (line if isinstance(line, str) else json.dumps(line)) + "\n"
+
+
 class Tally:
     """What the lines amount to: actions of steps, episodes, infos, metrics, texts."""
 
@@ -87,7 +92,7 @@ def main() -> None:
     """Write the lines."""
     lines, seed, wait = (int(text) for text in (*sys.argv[1:], "0", "0")[:3])
     for line in objects(lines, seed):
-        sys.stdout.write((line if isinstance(line, str) else json.dumps(line)) + "\n")
+        sys.stdout.write(text_of(line))
     sys.stdout.flush()
     if wait:
         sys.stdin.read()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from process.graph_under_test import GraphUnderTest, wait_until
-from process.jsonl_program import Tally
+from process.jsonl_program import Tally, objects, text_of
 
-from runlane.transport.spool import BRIDGE_ROLE, INFO_FILE, PLACE_FILE, read_info, spools_dir
+from runlane.transport.spool import BRIDGE_ROLE, INFO_FILE, OUT_FILE, PLACE_FILE, read_info, spools_dir
 from runlane.workers.jsonl_place import Place
 
 PROGRAM = Path(__file__).with_name("jsonl_program.py")
@@ -95,6 +95,12 @@ def read_bytes(spool: Path) -> int:
     except Exception:
         return -1
     return -1 if found is None else found.offset + found.lines
+
+
+def await_all_written(spool: Path, lines: int, seed: int) -> None:
+    """Wait until the program's last line is in the spool: what it has not written yet nobody can store."""
+    size = sum(len(text_of(line)) for line in objects(lines, seed))
+    wait_until(lambda: (spool / OUT_FILE).stat().st_size == size, "all is written")
 
 
 def stored(graph: GraphUnderTest) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from process.graph_under_test import GraphUnderTest, is_alive, wait_until
-from process.jsonl_rig import PROGRAM, ForeignRun, bridge_pid, expected, read_bytes, stored
+from process.jsonl_rig import PROGRAM, ForeignRun, await_all_written, bridge_pid, expected, read_bytes, stored
 
 pytestmark = pytest.mark.timeout(240)
 SEED = int(os.environ.get("RUNLANE_TEST_SEED") or random.SystemRandom().randrange(1 << 30))
@@ -70,6 +70,7 @@ def test_what_a_killed_program_has_written_is_stored(short_dir: Path) -> None:
     """`kill -9` of the program while the proxy is being killed, too: every line is there, and the run says killed."""
     with GraphUnderTest(short_dir) as graph, ForeignRun(graph, "stdout", *program(20_000, 1)) as run:
         wait_until(lambda: read_bytes(run.spool()) > 0, "lines are recorded")
+        await_all_written(run.spool(), 20_000, SEED)
         graph.kill("proxy-worker")
         wait_until(lambda: len(graph.sql("SELECT 1 FROM logs WHERE text LIKE 'text %'")) > 1, "lines are stored")
         os.kill(run.program_pid(), signal.SIGKILL)
@@ -86,7 +87,7 @@ def test_what_nobody_was_left_to_record_is_stored_later(short_dir: Path, how: st
         spool, pid = run.spool(), run.program_pid()
         wait_until(lambda: read_bytes(spool) > 0, "lines are recorded")
         os.kill(run.process.pid, signal.SIGSTOP)  # so that it starts no bridge in between
-        wait_until(lambda: (spool / "out.jsonl").read_bytes().endswith(b"\n"), "all is written")
+        await_all_written(spool, 30_000, SEED)
         bridge = bridge_pid(spool)
         for victim in (bridge, pid, run.process.pid):
             os.kill(victim, signal.SIGKILL)
