@@ -375,9 +375,10 @@ class FakeProxy(_FarEnd):
     def _on_control(self, peer: bytes, message: ControlMessage) -> None:
         if isinstance(message, StreamHello):
             stream = message.info.stream
-            self.infos[stream], self.journals[stream] = message.info, Path(message.journal)
+            self.journals[stream] = Path(message.journal)
             if stream not in self._heads:
                 self._heads[stream] = JournalHead.open(self.journals[stream])
+            self.infos[stream] = message.info  # the last one, because it is what others wait for
             welcome = StreamWelcome(
                 stream=stream, receiver="fake", expected_seq=message.sent_seq + 1, sent_seq=message.sent_seq
             )
