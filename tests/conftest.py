@@ -1,5 +1,7 @@
 """Fixtures for all tests, and checks that fail a test which leaves something behind."""
 
+import faulthandler
+import gc
 import logging
 import os
 import shutil
@@ -10,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,6 +30,9 @@ from runlane.transport.testing import FakeClock
 pytest_plugins = [] if NO_QT else ["pytestqt.plugin"]
 
 SHARED_MEMORY = Path("/dev/shm")
+# Some machines set it for good. Each of a thousand processes would compile all our sources anew then.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A loaded machine is slow and no less right.
 # In CI the same examples each time: what is found by chance is found on a developer's machine.
 hypothesis_settings.register_profile(
@@ -37,13 +43,40 @@ hypothesis_settings.load_profile("runlane")
 # Tests in several processes cannot tell whose a new name in shared memory is, so there it is asked once, at the end.
 IS_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 _AT_START = pytest.StashKey[set[str]]()
+_ERRORS = pytest.StashKey[int]()
 
 GRACE_S = 3.0  # a thread or process that was told to end needs a moment
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember what is in shared memory before the first test."""
+    """Remember what is in shared memory before the first test, and where errors go that no test may catch."""
     config.stash[_AT_START] = _shared_memory_names()
+    config.stash[_ERRORS] = os.dup(2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give back what was opened for the tests."""
+    os.close(config.stash[_ERRORS])
+
+
+def pytest_collection_finish() -> None:
+    """Take what lasts as long as the tests out of every later collection: a million objects that are never freed."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """End a test at its timeout with the stack of every thread. In a process of `-n` the plugin's own says nothing."""
+    faulthandler.dump_traceback_later(settings.timeout, exit=True, file=item.config.stash[_ERRORS])
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_cancel_timer() -> bool:
+    """The test has ended by itself."""
+    faulthandler.cancel_dump_traceback_later()
+    return True
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

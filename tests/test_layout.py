@@ -1,6 +1,7 @@
 """The shape of the repository: one import name, five flat folders, a light worker side, small files."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -52,6 +53,7 @@ def _name(path: Path) -> str:
 
 
 @cache
+@functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), _name(path))
 

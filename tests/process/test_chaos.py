@@ -42,15 +42,15 @@ def assert_exact(verdict: Verdict) -> None:
         pytest.fail("\n".join([str(dict(counts)), *(str(finding) for finding in verdict.findings[:10])]), pytrace=False)
 
 
-@pytest.mark.timeout(400)
-def test_forty_kills_of_everything_keep_every_record(short_dir: Path) -> None:
-    """Every victim of the kill matrix at least once, in three graphs: no record lost, doubled or changed."""
-    campaign = Campaign(seed="ci-2132", kills=42, round_kills=14, most_wait_s=0.6)
+@pytest.mark.timeout(240)
+def test_twenty_kills_of_everything_keep_every_record(short_dir: Path) -> None:
+    """Every victim of the kill matrix at least once, in two graphs: no record lost, doubled or changed."""
+    campaign = Campaign(seed="ci-516", kills=20, round_kills=10, most_wait_s=0.6)
     is_exact = campaign.run(short_dir)
     print(table(campaign))
     assert is_exact, "\n".join(campaign.failures)
     assert {victim for victim in VICTIMS if not campaign.scores[victim].kills} == set()
-    assert campaign.total.returned > 20_000
+    assert campaign.total.returned > 10_000
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,10 @@ TIANSHOU = str(Path(__file__).with_name("tianshou_training.py"))
 
 
 @pytest.fixture
-def graph(short_dir: Path) -> Iterator[GraphUnderTest]:
-    """A whole graph."""
+def graph(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[GraphUnderTest]:
+    """A whole graph, for a test whose kinds have their environments."""
+    for kind in request.node.get_closest_marker("kinds").args:
+        interpreter_of(kind)
     with GraphUnderTest(short_dir) as started:
         yield started
 
@@ -48,6 +50,7 @@ def _workers(graph: GraphUnderTest) -> list[str]:
 # ---- Stable-Baselines3 -----------------------------------------------------------------------------------
 
 
+@pytest.mark.kinds("sb3")
 @pytest.mark.parametrize(
     ("algo", "env", "vec", "envs", "steps"),
     [
@@ -80,6 +83,7 @@ def test_the_sb3_worker_records_what_the_monitors_count(
     assert "[FASTLANE]" in done.stderr
 
 
+@pytest.mark.kinds("sb3")
 def test_the_sb3_worker_records_once_below_a_hook(graph: GraphUnderTest) -> None:
     """Under `runlane run` the environments and the logger are hooked; the worker's own way is the one that counts."""
     run = KindRun(graph, "sb3")
@@ -94,6 +98,7 @@ def test_the_sb3_worker_records_once_below_a_hook(graph: GraphUnderTest) -> None
     assert graph.sql("SELECT max(c) FROM (SELECT count(*) AS c FROM metrics GROUP BY name, step)") == [(1,)]
 
 
+@pytest.mark.kinds("sb3")
 @pytest.mark.parametrize("is_hooked", [False, True])
 def test_the_sb3_callback_changes_nothing_and_records_all(graph: GraphUnderTest, is_hooked: bool) -> None:
     """The same parameters bit by bit, and every step once: by the callback, or below `runlane run` by the hooks."""
@@ -151,6 +156,7 @@ def _is_seen(reader: FastLaneReader) -> bool:
 # ---- CleanRL ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kinds("cleanrl")
 @pytest.mark.parametrize("name", ["ppo", "dqn"])
 def test_the_cleanrl_worker_records_what_the_script_prints(graph: GraphUnderTest, name: str) -> None:
     """Every episode line of an unedited script for 0.29.1 is an episode, and every scalar a metric, at its step."""
@@ -171,6 +177,7 @@ def test_the_cleanrl_worker_records_what_the_script_prints(graph: GraphUnderTest
         assert config["wandb_api_key"] == "***"
 
 
+@pytest.mark.kinds("cleanrl")
 def test_dataclasses_of_tyro_become_the_config(graph: GraphUnderTest) -> None:
     """`tyro.cli(Args)` of an unedited script: its fields are the run's config, secrets masked."""
     run = KindRun(graph, "cleanrl")
@@ -181,6 +188,7 @@ def test_dataclasses_of_tyro_become_the_config(graph: GraphUnderTest) -> None:
     assert config == {"seed": 1, "total_timesteps": 250, "learning_starts": 300, "hf_token": "***"}
 
 
+@pytest.mark.kinds("cleanrl", "sb3")
 @pytest.mark.parametrize("name", ["ppo", "dqn", "ppo_continuous", "sac"])
 def test_a_script_for_029_prints_the_same_on_1x(graph: GraphUnderTest, name: str) -> None:
     """With `--compat` the episode lines of one seed are letter by letter those of 0.29.1; without, there are none."""
@@ -199,6 +207,7 @@ def test_a_script_for_029_prints_the_same_on_1x(graph: GraphUnderTest, name: str
 # ---- tianshou --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kinds("tianshou")
 def test_tianshou_trains_with_a_logger_and_wrapped_environments(graph: GraphUnderTest) -> None:
     """Steps are those that the environments made, and losses and collection statistics are metrics."""
     run = KindRun(graph, "tianshou")

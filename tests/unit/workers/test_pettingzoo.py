@@ -150,7 +150,8 @@ def test_environments_one_after_another_share_their_streams(player: Player) -> N
 
 def test_what_no_proxy_is_there_for_plays_on(player: Player) -> None:
     """A game whose steps nobody can record is played to its end."""
-    done = player.run("-c", HOOKED, str(SCRIPT), "crowd", RUNLANE_PROXY="ipc:///nowhere/at-all")
+    nowhere = {names.ENV_PROXY: "ipc:///nowhere/at-all", f"{names.ENV_PREFIX}SESSION__CLOSE_S": "0.1"}
+    done = player.run("-c", HOOKED, str(SCRIPT), "crowd", **nowhere)
     assert json.loads(done.stdout.splitlines()[-1]) == player.play("crowd", "", is_recorded=False)
 
 

@@ -106,11 +106,12 @@ def test_every_so_many_records_the_sender_is_woken(rig: SessionRig, monkeypatch:
     def wake(_: Flusher) -> None:
         woken_at.append(session.statistics()["records"])
 
-    monkeypatch.setattr(Flusher, "wake", wake)
     monkeypatch.setattr(stream_writer, "WAKE_S", 0.0)
     session = rig.session(batch_records=10, batch_age_ms=10_000)
     head = rig.head()
-    rig.wait(lambda: head.published == 1)  # by the first turn; the next one is ten seconds away
+    session._flusher.wake()  # pyright: ignore[reportPrivateUsage]
+    rig.wait(lambda: head.published == 1)  # the next turn is ten seconds away
+    monkeypatch.setattr(Flusher, "wake", wake)
     for number in range(16):
         session.step(number, 1.0)
         session.metric("a", 1.0)
