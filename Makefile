@@ -1,8 +1,8 @@
 # `make demo` and `make test` need Python >= 3.11 and make, nothing else: they set everything up in .venv.
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two processes: most tests wait for processes of their own, and share what the machine has.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# One process more than the two cores of a small machine: most tests wait for processes of their own.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 export VENV
 
 .PHONY: demo test install lint types check bench chaos matrix pictures clean
