@@ -150,8 +150,8 @@ def test_environments_one_after_another_share_their_streams(player: Player) -> N
 
 def test_what_no_proxy_is_there_for_plays_on(player: Player) -> None:
     """A game whose steps nobody can record is played to its end."""
-    nowhere = {names.ENV_PROXY: "ipc:///nowhere/at-all", f"{names.ENV_PREFIX}SESSION__CLOSE_S": "0.1"}
-    done = player.run("-c", HOOKED, str(SCRIPT), "crowd", **nowhere)
+    nowhere = "ipc:///nowhere/at-all"
+    done = player.run("-c", HOOKED, str(SCRIPT), "crowd", RUNLANE_PROXY=nowhere, RUNLANE_SESSION__CLOSE_S="0.1")
     assert json.loads(done.stdout.splitlines()[-1]) == player.play("crowd", "", is_recorded=False)
 
 
