@@ -14,10 +14,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INTERRUPTED = 130
+STUCK_S = 5.0  # after the engine's end: by then ViZDoom has said so, or never will
 # Waits for a byte, or for our end without one; then it ends the engine and removes what that had in shared memory.
 _WATCH = (
     "import os, shutil, sys\n"
@@ -185,7 +188,7 @@ def open_game(vizdoom: Any, settings: Settings, directory: str) -> Any:
 @contextlib.contextmanager
 def orphan_watch(directory: str) -> Generator[None]:
     """While this holds, our death is the engine's, too: by itself it would wait for us for ever, with its memory."""
-    engines = [pid for pid in _children() if b"viz_instance_id" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    engines = _engines()
     names = [part for pid in engines for part in Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")]
     instances = [names[at + 1] for at, part in enumerate(names[:-1]) if part == "+viz_instance_id"]
     told, tells = os.pipe()
@@ -200,10 +203,36 @@ def orphan_watch(directory: str) -> Generator[None]:
         watch.wait()
 
 
-def _children() -> list[int]:
-    """Pids of the processes that we have started."""
+@contextlib.contextmanager
+def stuck_watch(on_stuck: Callable[[], None]) -> Generator[None]:
+    """While this holds, `on_stuck` is called, by another thread, when the engine has ended and we wait for it still.
+
+    An engine that is killed while it holds the lock of the queue between us leaves it locked: ViZDoom then waits
+    for ever, as one in some twenty kills showed, without Python's lock and deaf to Ctrl-C.
+    """
+    engines = [os.pidfd_open(pid) for pid in _engines()]
+    over = os.eventfd(0)
+
+    def wait() -> None:
+        if over not in select.select([*engines, over], [], [])[0] and not select.select([over], [], [], STUCK_S)[0]:
+            on_stuck()
+
+    thread = threading.Thread(target=wait, name="runlane-engine", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.eventfd_write(over, 1)
+        thread.join()
+        for descriptor in (over, *engines):
+            os.close(descriptor)
+
+
+def _engines() -> list[int]:
+    """Pids of the engines that we have started."""
     lists = [task.joinpath("children").read_text("ascii") for task in Path("/proc/self/task").iterdir()]
-    return [int(pid) for pids in lists for pid in pids.split()]
+    children = [int(pid) for pids in lists for pid in pids.split()]
+    return [pid for pid in children if b"viz_instance_id" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _failures(vizdoom: Any) -> tuple[type[Exception], ...]:
@@ -227,25 +256,36 @@ def train(vizdoom: Any, settings: Settings) -> int:
     """Play and learn; returns the exit status."""
     session = attach(name=f"vizdoom-{settings.scenario}", worker="vizdoom", config=dataclasses.asdict(settings))
     failures: tuple[type[Exception], ...] = (RuntimeError, *_failures(vizdoom))
+    player = Player(None, session, settings)
+
+    def give_up() -> None:
+        end(player, 1, "killed, and ViZDoom still waits for it")
+        sys.stdout.flush()
+        os._exit(1)  # the orphan watch clears away
+
     with tempfile.TemporaryDirectory(prefix="runlane-vizdoom-") as directory:
-        player = Player(None, session, settings)
-        code = 0
         try:
             player.game = open_game(vizdoom, settings, directory)
-            with orphan_watch(directory):
+            with orphan_watch(directory), stuck_watch(give_up):
                 player.learn()
             player.game.close()
         except KeyboardInterrupt:
-            code = INTERRUPTED
-        except failures as error:
-            code = INTERRUPTED if "SIGINT" in str(error) else 1  # ViZDoom sees to Ctrl-C itself, and closes its engine
-            if code == 1:
-                sys.stderr.write(f"runlane: the engine has ended: {error}\n")
-                session.log(f"the engine has ended: {error}", level="error")
-        write_report(dataclasses.asdict(player.tally))
-    session.log("the engine's own count: " + json.dumps(dataclasses.asdict(player.tally)))
+            return end(player, INTERRUPTED)
+        except failures as error:  # ViZDoom sees to Ctrl-C itself, and closes its engine
+            return end(player, INTERRUPTED if "SIGINT" in str(error) else 1, str(error))
+    return end(player, 0)
+
+
+def end(player: Player, code: int, error: str = "") -> int:
+    """Say how it went, to the run and on standard output, and close the session; returns the exit status."""
+    session, counts = player.session, dataclasses.asdict(player.tally)
+    if code == 1:
+        sys.stderr.write(f"runlane: the engine has ended: {error}\n")
+        session.log(f"the engine has ended: {error}", level="error")
+    write_report(counts)
+    session.log("the engine's own count: " + json.dumps(counts))
     session.close("finished" if not code else "stopped" if code == INTERRUPTED else "failed")
-    sys.stdout.write(json.dumps(dataclasses.asdict(player.tally)) + "\n")
+    sys.stdout.write(json.dumps(counts) + "\n")
     return code
 
 
