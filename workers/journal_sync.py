@@ -56,7 +56,7 @@ class JournalSync:
 
     def _turn(self) -> None:
         journal = self._journal
-        while journal.retired:
+        for _ in range(len(journal.retired)):  # who records faster than the disk takes it fills it up meanwhile
             segment = journal.retired[0]
             self._sync(segment.fd)
             journal.retired.popleft().close()

@@ -61,13 +61,15 @@ class Rota:
         self._is_hurried = True
 
     def turn(self, now_s: float, is_woken: bool) -> None:
-        """Turns of all, if they are due or somebody has woken us; else of those that are closing."""
+        """Turns of all, if they are due or somebody has woken us; else of those that are closing, who come first."""
         is_round = self._is_round = is_woken or now_s >= self._due_s
         if is_round:
             self._begun_s = now_s
-        left = [entry for entry in self._members if not (is_round or entry[0].is_closing) or self._go(*entry)]
-        if len(left) < len(self._members):
-            self._take(left)
+        closing = [entry for entry in self._members if entry[0].is_closing]
+        others = [entry for entry in self._members if entry not in closing] if is_round else []
+        over = [entry for entry in (*closing, *others) if not self._go(*entry)]
+        if over:
+            self._take([entry for entry in self._members if entry not in over])
 
     def wait_s(self, now_s: float, used_s: float) -> float:
         """How long to wait after `turn`. `used_s` is the CPU time of the thread since it began."""

@@ -128,6 +128,24 @@ def test_who_has_more_to_do_is_not_made_to_rest() -> None:
 # ---- ends ------------------------------------------------------------------------------------------------
 
 
+def test_who_is_closing_comes_first() -> None:
+    """A session waits for it; the others' turns may be long."""
+    order: list[str] = []
+
+    class Told(Counting):
+        def turns(self) -> Iterator[bool]:
+            while True:
+                order.append("closing" if self.is_closing else "other")
+                yield False
+
+    other, closing = Told(), Told()
+    rota = _begun(other, closing)
+    order.clear()
+    closing.is_closing = True
+    rota.turn(0.02, is_woken=False)
+    assert order == ["closing", "other"]
+
+
 def test_who_is_closing_has_turns_in_quick_succession_and_alone() -> None:
     """The others keep their pace."""
     closing, other = Counting(looks=2), Counting()

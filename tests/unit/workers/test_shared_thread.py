@@ -1,5 +1,6 @@
 """All streams of a process are served by one thread of each kind, which is there as long as it is needed."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -171,7 +172,7 @@ def test_one_is_closed_while_others_record(rig: SessionRig) -> None:
     is_over = threading.Event()
 
     def train() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(0.001):  # as quick as training: nobody deletes here what is stored
             _steps(staying, 10)
 
     thread = threading.Thread(target=train)
@@ -240,3 +241,32 @@ def test_the_end_of_a_journal_is_forced_to_disk_at_once(rig: SessionRig) -> None
         _steps(session, 100)
         assert session.close() is True
         assert sync.syncs > before
+
+
+def test_a_stream_that_is_quicker_than_the_disk_holds_up_no_other(
+    rig: SessionRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While each of its segments is forced to disk it fills another one, and the other's close returns all the same."""
+    quick, closing = rig.connected(), rig.connected()
+    is_over, has_begun = threading.Event(), threading.Event()
+    force = os.fdatasync
+
+    def force_slowly(fd: int) -> None:
+        if quick._journal.retired:  # pyright: ignore[reportPrivateUsage]
+            has_begun.set()
+        if not is_over.is_set():
+            _steps(quick, 3_000)
+        force(fd)
+
+    _steps(closing, 10)
+    _wait(lambda: closing._sync.syncs > 0)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(os, "fdatasync", force_slowly)
+    _steps(quick, 3_000)
+    assert has_begun.wait(10)
+    thread = threading.Thread(target=closing.close)
+    thread.start()
+    thread.join(20)
+    held_up = thread.is_alive()
+    is_over.set()
+    thread.join()
+    assert not held_up
