@@ -164,7 +164,8 @@ def test_a_pipe_gets_a_line_for_each_frame(viewer: Viewer, stage: Stage) -> None
     """The HUD as key=value, of three frames in order, none from before, and without an escape code."""
     stage.publish()
     process = viewer.start("watch", "walk", "--frames", "3")
-    lines = viewer.until_end(process, stage).splitlines()
+    words = "worker w of run walk is there, and its first frame comes"  # on a slow machine, before the first one
+    lines = [line for line in viewer.until_end(process, stage).splitlines() if not line.startswith(words)]
     assert process.returncode == 0
     assert len(lines) >= 3  # a line that is due and has no new frame says how old the last one is
     numbers: list[int] = []
