@@ -1,9 +1,9 @@
 # `make demo` and `make test` need Python >= 3.11 and make, nothing else: they set everything up in .venv.
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One process more than the two cores of a small machine: most tests wait for processes of their own. Without another
-# one for the one that a test's timeout has ended: pytest-xdist may wait for ever then for tests that nobody was given.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0
+# Two processes: most tests wait for processes of their own, and share what the machine has. No other one takes the place
+# of one that a test's timeout has ended: pytest-xdist may wait for ever then for tests that nobody was given.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 export VENV
 
 .PHONY: demo test install lint types check bench chaos matrix pictures clean
